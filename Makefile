@@ -1,0 +1,47 @@
+# Everything that one does with a checkout. Each target makes .venv first, when it is missing or out of date.
+
+PYTHON_IN_VENV := .venv/bin/python
+UV ?= uv
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench up soak lock clean
+
+help:
+	@echo "Targets:"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+
+setup:
+	@scripts/setup.sh
+
+demo: setup  ## show it all at once: publish, mirror, publish a change, play a track
+	@.venv/bin/music-cloud demo
+
+test: check  ## lint, types and every test, against a real S3 server
+	@scripts/setup.sh tools
+	$(PYTHON_IN_VENV) -m pytest
+
+check: setup  ## lint, formatting and types only
+	$(PYTHON_IN_VENV) -m ruff check
+	$(PYTHON_IN_VENV) -m ruff format --check
+	$(PYTHON_IN_VENV) -m mypy
+
+bench: setup  ## measure the figures that the docs quote
+	$(PYTHON_IN_VENV) -m benchmarks
+
+up: setup  ## keep a local S3 server (and nginx in front, if there is one) running
+	@exec $(PYTHON_IN_VENV) -m localstack up
+
+soak: setup  ## the tests that run for minutes
+	@scripts/setup.sh tools
+	MUSIC_CLOUD_SOAK=1 $(PYTHON_IN_VENV) -m pytest -m soak
+
+# The index is named so that no setting of this machine gets into the lock.
+lock:  ## pin the newest allowed versions in requirements-dev.lock (needs uv)
+	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
+	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	    --upgrade --no-config --default-index https://pypi.org/simple --no-emit-index-url \
+	    --custom-compile-command "make lock" --quiet --output-file requirements-dev.lock
+
+clean:  ## remove everything that can be made again
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
