@@ -1,0 +1,135 @@
+"""The protocol of an object store: the least that publisher and mirror need of one.
+
+Invariant: a write says whether it creates, overwrites or updates; there is no default. A store raises the
+errors of `contracts.errors` and nothing else, also in the middle of a stream, and never answers that an
+object is missing when it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import BinaryIO, NamedTuple, Protocol
+
+from contracts.errors import MalformedError
+
+PIECE_BYTES = 64 << 10  # what a reading yields at a time: bounds memory per stream
+
+
+class ObjectInfo(NamedTuple):
+    """What a store says of an object: its size, and its entity tag ("" when it has none)."""
+
+    size_bytes: int
+    etag: str
+
+
+class Reading:
+    """An object being read: iterate over its pieces once, or close it early."""
+
+    def __init__(
+        self, info: ObjectInfo, pieces: Iterator[bytes], release: Callable[[], None] = lambda: None
+    ) -> None:
+        self.info = info
+        self._pieces = pieces
+        self._release = release  # closing a generator that was never started runs none of its lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+    def close(self) -> None:
+        """Let go of the connection or the file; harmless when called twice."""
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            close()
+        self._release()
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Write only when no object has that key yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overwrite:
+    """Write whatever is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Write only when the object still has the entity tag that was read."""
+
+    etag: str
+
+
+PutMode = Create | Overwrite | Update
+
+
+class ReadableStore(Protocol):
+    """A store as a mirror sees it."""
+
+    def head(self, key: str) -> ObjectInfo:
+        """What is stored under a key.
+
+        Raises: ObjectMissing, AccessDenied, StoreUnavailable.
+        """
+
+    def get(self, key: str, start: int = 0) -> Reading:
+        """Read an object from byte `start` on; `info.size_bytes` is always the size of the whole.
+
+        Raises: ObjectMissing, AccessDenied, StoreUnavailable; the last also while it is read.
+        """
+
+    def get_if_changed(self, key: str, etag: str) -> Reading | None:
+        """Read an object, or None when its entity tag is still `etag` ("" is no object's).
+
+        Asks caches on the way to revalidate. Raises: as `get`.
+        """
+
+
+class Store(ReadableStore, Protocol):
+    """A store as a publisher sees it."""
+
+    address: str
+
+    def put(self, key: str, body: bytes | BinaryIO, mode: PutMode) -> str:
+        """Write a whole object, all of it or none; returns its entity tag.
+
+        The layout decides its media type and caching headers. A stream must be seekable.
+        Raises: PreconditionFailed, AccessDenied, StoreUnavailable; after the last the object may or may
+            not have been written.
+        """
+
+    def delete(self, key: str) -> None:
+        """Delete an object; no error when there is none. Raises: AccessDenied, StoreUnavailable."""
+
+    def now(self) -> datetime | None:
+        """The store's own clock (UTC), to the second, as of now; None when it has none.
+
+        Raises: AccessDenied, StoreUnavailable.
+        """
+
+
+def read_whole(reading: Reading, max_bytes: int) -> bytes:
+    """All of a small object.
+
+    Raises:
+        MalformedError: when it is larger than `max_bytes`, whatever size was announced.
+        StoreUnavailable: as the reading does.
+    """
+    with closing(reading):
+        if reading.info.size_bytes > max_bytes:
+            raise MalformedError(f"an object of {reading.info.size_bytes} bytes; {max_bytes} are allowed")
+        content = bytearray()
+        for piece in reading:
+            content += piece
+            if len(content) > max_bytes:
+                raise MalformedError(f"an object of more than {max_bytes} bytes")
+    return bytes(content)
+
+
+def stream_pieces(stream: BinaryIO) -> Iterable[bytes]:
+    """The rest of a binary stream, in pieces."""
+    while piece := stream.read(PIECE_BYTES):
+        yield piece

@@ -1,0 +1,63 @@
+"""A store in memory, for tests and simulations; the compliance suite holds it to the same rules as all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import datetime
+from typing import BinaryIO
+
+from contracts.digests import digest_bytes
+from contracts.errors import ObjectMissing, PreconditionFailed
+from stores.base import PIECE_BYTES, Create, ObjectInfo, PutMode, Reading, Update
+
+
+class MemoryStore:
+    """Objects in a dictionary; safe between threads."""
+
+    address = "memory:"
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def head(self, key: str) -> ObjectInfo:
+        content = self._load(key)
+        return ObjectInfo(len(content), digest_bytes(content))
+
+    def get(self, key: str, start: int = 0) -> Reading:
+        content = self._load(key)
+        return Reading(ObjectInfo(len(content), digest_bytes(content)), _pieces(content, start))
+
+    def get_if_changed(self, key: str, etag: str) -> Reading | None:
+        reading = self.get(key)
+        return None if reading.info.etag == etag else reading
+
+    def put(self, key: str, body: bytes | BinaryIO, mode: PutMode) -> str:
+        content = body if isinstance(body, bytes) else body.read()
+        with self._lock:
+            found = self.objects.get(key)
+            if isinstance(mode, Create) and found is not None:
+                raise PreconditionFailed(f"{key} exists already")
+            if isinstance(mode, Update) and (found is None or digest_bytes(found) != mode.etag):
+                raise PreconditionFailed(f"{key} has changed")
+            self.objects[key] = content
+        return digest_bytes(content)
+
+    def delete(self, key: str) -> None:
+        with self._lock:
+            self.objects.pop(key, None)
+
+    def now(self) -> datetime | None:
+        return None
+
+    def _load(self, key: str) -> bytes:
+        with self._lock:
+            if key not in self.objects:
+                raise ObjectMissing(key, self.address)
+            return self.objects[key]
+
+
+def _pieces(content: bytes, start: int) -> Iterator[bytes]:
+    for offset in range(start, len(content), PIECE_BYTES):
+        yield content[offset : offset + PIECE_BYTES]

@@ -1,0 +1,237 @@
+"""An S3-compatible bucket through boto3; the only file that imports it.
+
+Invariant: every write carries its SHA-256, conditional writes are one `PutObject` with a single attempt, and
+nothing that botocore or urllib3 raises gets out untranslated. Retrying is stores/retrying.py's.
+What differs between providers is in docs/providers.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, BinaryIO
+
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+from urllib3.exceptions import HTTPError
+
+from contracts.errors import (
+    AccessDenied,
+    ContractError,
+    ObjectMissing,
+    PreconditionFailed,
+    StoreError,
+    StoreUnavailable,
+)
+from contracts.layout import cache_control, content_type, parse_key
+from stores.base import PIECE_BYTES, Create, ObjectInfo, PutMode, Reading, Update, stream_pieces
+
+
+@dataclass(frozen=True)
+class S3Settings:
+    """Where a bucket is and who we are there; None leaves it to boto3's own rules."""
+
+    endpoint_url: str | None = None
+    region: str = "us-east-1"  # what servers that have no regions expect in a signature
+    access_key_id: str | None = None
+    secret_access_key: str | None = None
+    session_token: str | None = None
+    addressing_style: str = "auto"  # "path" or "virtual" for servers that insist
+    anonymous: bool = False
+
+
+class S3Store:
+    """The objects beneath `prefix` in a bucket; safe between threads."""
+
+    def __init__(self, bucket: str, prefix: str, settings: S3Settings) -> None:
+        self._bucket = bucket
+        self._prefix = prefix.strip("/")
+        self.address = f"s3://{bucket}/{self._prefix}".rstrip("/")
+        try:
+            self._client = boto3.session.Session().client(
+                "s3",
+                endpoint_url=settings.endpoint_url,
+                region_name=settings.region,
+                aws_access_key_id=settings.access_key_id,
+                aws_secret_access_key=settings.secret_access_key,
+                aws_session_token=settings.session_token,
+                config=Config(
+                    signature_version=UNSIGNED if settings.anonymous else "s3v4",
+                    s3={"addressing_style": settings.addressing_style},
+                    # Checksums that we did not ask for break many servers (boto/boto3#4392).
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
+                    connect_timeout=5,
+                    read_timeout=30,
+                    max_pool_connections=16,
+                    retries={"total_max_attempts": 1},
+                ),
+            )
+        except (BotoCoreError, ValueError) as error:
+            raise StoreError(f"{self.address}: {error}") from error
+
+    def head(self, key: str) -> ObjectInfo:
+        with self._errors(key):
+            return _info(self._client.head_object(Bucket=self._bucket, Key=self._name(key)))
+
+    def get(self, key: str, start: int = 0) -> Reading:
+        with self._errors(key):
+            extra = {"Range": f"bytes={start}-"} if start else {}
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._name(key), **extra)
+        return self._reading(answer, key, start)
+
+    def get_if_changed(self, key: str, etag: str) -> Reading | None:
+        extra = {"IfNoneMatch": etag} if etag else {}
+        try:
+            with self._errors(key):
+                answer = self._client.get_object(Bucket=self._bucket, Key=self._name(key), **extra)
+        except _NotModified:
+            return None
+        return self._reading(answer, key, 0)
+
+    def put(self, key: str, body: bytes | BinaryIO, mode: PutMode) -> str:
+        conditions = {}
+        if isinstance(mode, Create):
+            conditions["IfNoneMatch"] = "*"
+        elif isinstance(mode, Update):
+            if not mode.etag:  # a header without a value would be no condition at all
+                raise PreconditionFailed(f"{self.address}: {key} was read without an entity tag")
+            conditions["IfMatch"] = mode.etag
+        if isinstance(body, bytes):
+            digest = hashlib.sha256(body)
+        else:
+            digest = hashlib.sha256()
+            for piece in stream_pieces(body):
+                digest.update(piece)
+            body.seek(0)
+        try:
+            with self._errors(key):
+                answer = self._client.put_object(
+                    Bucket=self._bucket,
+                    Key=self._name(key),
+                    Body=body,
+                    ChecksumSHA256=base64.b64encode(digest.digest()).decode(),
+                    **_headers(key),
+                    **conditions,
+                )
+        except ObjectMissing as error:  # how AWS and R2 answer If-Match for a key that is gone
+            raise PreconditionFailed(f"{self.address}: {key} is gone") from error
+        return str(answer["ETag"])
+
+    def delete(self, key: str) -> None:
+        with self._errors(key):
+            self._client.delete_object(Bucket=self._bucket, Key=self._name(key))
+
+    def now(self) -> datetime | None:
+        try:
+            with self._errors(""):
+                answer = self._client.head_bucket(Bucket=self._bucket)
+        except (
+            AccessDenied
+        ) as error:  # a key that may not ask for the bucket still gets an answer with a date
+            cause = error.__cause__
+            if not isinstance(cause, ClientError):
+                raise
+            answer = cause.response
+        return _date(answer)
+
+    def _name(self, key: str) -> str:
+        return f"{self._prefix}/{key}" if self._prefix else key
+
+    def _reading(self, answer: Mapping[str, Any], key: str, start: int) -> Reading:
+        body = answer["Body"]
+        info = _info(answer)
+        if start:
+            total = str(answer.get("ContentRange", "")).rpartition("/")[2]
+            if not total.isdecimal():
+                body.close()
+                raise StoreUnavailable(f"{self.address} ignored the range asked of {key}")
+            info = ObjectInfo(int(total), info.etag)
+        return Reading(info, self._pieces(body, key), body.close)
+
+    def _pieces(self, body: Any, key: str) -> Iterator[bytes]:
+        try:
+            with self._errors(key):
+                yield from body.iter_chunks(PIECE_BYTES)
+        finally:
+            body.close()
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            raise self._refusal(error, key) from error
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise AccessDenied(
+                f"{self.address}: no credentials; set MUSIC_CLOUD_S3_ACCESS_KEY_ID and its secret, "
+                "or the usual AWS variables"
+            ) from error
+        except RecursionError as error:  # botocore follows a redirect by asking for the bucket's region
+            raise StoreError(f"{self.address}: the endpoint redirects elsewhere; use that address") from error
+        except (BotoCoreError, HTTPError, OSError) as error:
+            raise StoreUnavailable(f"{self.address}: {key}: {error}") from error
+
+    def _refusal(self, error: ClientError, key: str) -> StoreError:
+        # The status decides, not the code: HEAD answers carry none, and servers spell them differently.
+        metadata = error.response.get("ResponseMetadata", {})
+        status = metadata.get("HTTPStatusCode", 0)
+        code = error.response.get("Error", {}).get("Code", "")
+        where = f"{self.address}: {key}" if key else self.address
+        if status == 304:
+            return _NotModified(where)
+        if code == "NoSuchBucket" or (status == 404 and not key):
+            return StoreError(f"{self.address}: there is no such bucket")
+        if status == 404:
+            return ObjectMissing(key, self.address)
+        if status in (409, 412):
+            return PreconditionFailed(f"{where} exists already or has changed ({status} {code})")
+        if status in (401, 403):
+            return AccessDenied(f"{where}: refused ({status} {code}); a missing object may look so too")
+        if status == 429 or status >= 500 or status == 0:
+            if status == 501:
+                return StoreError(f"{where}: the store does not implement this request ({code})")
+            return StoreUnavailable(f"{where}: {status} {code}", _retry_after(metadata))
+        return StoreError(f"{where}: {status} {code}: {error.response.get('Error', {}).get('Message', '')}")
+
+
+class _NotModified(StoreError):
+    """Status 304: not an error to anybody outside this file."""
+
+
+def _headers(key: str) -> dict[str, str]:
+    try:
+        kind = parse_key(key).kind
+    except ContractError:  # a scratch key
+        return {"CacheControl": "no-store", "ContentType": "application/octet-stream"}
+    return {"CacheControl": cache_control(kind), "ContentType": content_type(kind)}
+
+
+def _info(answer: Mapping[str, Any]) -> ObjectInfo:
+    return ObjectInfo(int(answer["ContentLength"]), str(answer.get("ETag", "")))
+
+
+def _retry_after(metadata: Mapping[str, Any]) -> float | None:
+    value = str(metadata.get("HTTPHeaders", {}).get("retry-after", ""))
+    return float(value) if value.isascii() and value.isdecimal() else None
+
+
+def _date(answer: Mapping[str, Any]) -> datetime | None:
+    """The Date header, which is set when an answer begins (RFC 9110, section 6.6.1)."""
+    value = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    try:
+        return None if value is None else parsedate_to_datetime(value).astimezone(UTC)
+    except ValueError:
+        return None
