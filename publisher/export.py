@@ -1,0 +1,165 @@
+"""The export: one consistent read of the catalogue into a compact, read-only database.
+
+Invariant: the files of the previous export stay as they are until the new ones are complete and on disk;
+exports of the same source are byte-identical for one SQLite version. What a row holds is decided in
+publisher/rows.py, how the source is read in publisher/source.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from contracts.digests import digest_stream
+from contracts.errors import SourceError
+from contracts.manifest import SCHEMA_VERSION, Database, SnapshotManifest
+from contracts.read_model import (
+    APPLICATION_ID,
+    DATABASE_NAME,
+    INDEXES,
+    PAGE_BYTES,
+    TABLES,
+    USER_VERSION,
+)
+from publisher.rows import prepare
+from publisher.source import LOCK_TIMEOUT_S, attached_source, is_disk_full
+from stores.files import replace_file, sync_file, sync_folder
+
+MANIFEST_NAME = "manifest.json"
+_CACHE_KIB = 16 * 1024  # benchmarks/export.py: more makes it no faster, less makes it slower
+
+
+class Export(NamedTuple):
+    """A finished database: its digest and size, and what it holds."""
+
+    database: Database
+    snapshot: SnapshotManifest
+
+
+def export_snapshot(
+    source_db: Path | str,
+    target_dir: Path | str,
+    *,
+    metadata_keys: Collection[str] | None = None,
+    now: datetime | None = None,
+) -> SnapshotManifest:
+    """Write `target_dir/catalog_read.db` and `target_dir/manifest.json`, replacing an earlier export.
+
+    `metadata_keys`, when given, are the only top-level keys of `metadata_json` that are kept.
+    The database is replaced first: until the manifest follows, its `snapshot_id` names the older one.
+    Raises:
+        SourceError: when the catalogue is missing, empty, locked, corrupt or not a catalogue.
+        OSError: when the target cannot be written.
+    """
+    source, target = Path(source_db), Path(target_dir)
+    target.mkdir(parents=True, exist_ok=True)
+    if source.exists() and source.resolve() == (target / DATABASE_NAME).resolve():
+        raise SourceError(f"{source}: an export into this folder would replace the catalogue itself")
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=target) as scratch:
+        database = Path(scratch, DATABASE_NAME)
+        snapshot = build_database(source, database, metadata_keys=metadata_keys, now=now).snapshot
+        database.replace(target / DATABASE_NAME)
+        sync_folder(target)
+        replace_file(target / MANIFEST_NAME, msgspec.json.format(msgspec.json.encode(snapshot), indent=2))
+    return snapshot
+
+
+def build_database(
+    source_db: Path,
+    database: Path,
+    *,
+    metadata_keys: Collection[str] | None = None,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
+    now: datetime | None = None,
+) -> Export:
+    """Export into the new file `database`, on disk when this returns; its folder takes temporary files.
+
+    Raises:
+        SourceError, OSError: as `export_snapshot`; `database` is then worthless.
+    """
+    with _full_disk_named(), closing(_connect(database, lock_timeout_s)) as connection:
+        _configure(connection)
+        with attached_source(connection, source_db, database.parent, lock_timeout_s) as tables:
+            connection.execute("BEGIN")
+            for name, query in prepare(connection, tables, metadata_keys).items():
+                connection.execute(f"INSERT INTO {name} {query}")
+            for statement in INDEXES.values():
+                connection.execute(statement)
+            connection.execute("COMMIT")
+        counts = _count(connection)
+    sync_file(database)
+    with database.open("rb") as stream:
+        digest = digest_stream(stream)
+    moment = now or datetime.now(UTC)
+    return Export(
+        Database(digest, database.stat().st_size),
+        SnapshotManifest(
+            snapshot_id=f"snap-playlists-{counts[0]}-tracks-{counts[1]}-{digest[:12]}",
+            generated_at=moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            schema_version=SCHEMA_VERSION,
+            playlist_count=counts[0],
+            track_count=counts[1],
+            file_count=counts[2],
+            cover_count=counts[3],
+        ),
+    )
+
+
+@contextmanager
+def _full_disk_named() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        if not is_disk_full(error):
+            raise
+        full = "the disk is full that holds the export, or the one that holds temporary files"
+        raise OSError(errno.ENOSPC, full) from error
+
+
+def _connect(database: Path, lock_timeout_s: float) -> sqlite3.Connection:
+    # As a URI, so that the source can be attached by one.
+    return sqlite3.connect(database, uri=True, isolation_level=None, timeout=lock_timeout_s)
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    """Settings that decide the file's bytes, or that a file nobody reads yet can afford."""
+    connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
+    connection.execute("PRAGMA encoding='UTF-8'")
+    connection.execute("PRAGMA auto_vacuum=NONE")
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version={USER_VERSION}")
+    connection.execute("PRAGMA journal_mode=OFF")
+    connection.execute("PRAGMA synchronous=OFF")
+    connection.execute("PRAGMA temp_store=FILE")
+    connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+    connection.execute(f"PRAGMA temp.cache_size=-{_CACHE_KIB}")
+    forbid_remains(connection)
+    for statement in TABLES.values():
+        connection.execute(statement)
+
+
+def forbid_remains(connection: sqlite3.Connection) -> None:
+    """Make deleted rows unreadable; every connection that writes a public database calls this.
+
+    Raises:
+        SourceError: when this build of SQLite does not obey.
+    """
+    if connection.execute("PRAGMA secure_delete=ON").fetchone() != (1,):
+        raise SourceError("this build of SQLite cannot overwrite deleted rows (secure_delete)")
+
+
+def _count(connection: sqlite3.Connection) -> tuple[int, int, int, int]:
+    counts: tuple[int, int, int, int] = connection.execute(
+        "SELECT (SELECT count(*) FROM catalog_playlists), (SELECT count(*) FROM catalog_tracks),"
+        " (SELECT count(*) FROM catalog_track_files),"
+        " (SELECT count(*) FROM catalog_playlists WHERE cover_url <> '')"
+    ).fetchone()
+    return counts

@@ -1,0 +1,82 @@
+"""What the next manifest says; decides and touches nothing.
+
+Invariant: a manifest made here follows its predecessor in the hash chain by exactly one, and its times are
+those of this machine's clock only when that clock can be believed.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from msgspec.structs import asdict, replace
+
+from contracts.errors import ClockError
+from contracts.manifest import Database, Keyframe, Manifest, SnapshotManifest
+from publisher.pointer import Pointer
+
+# A mirror does not adopt an expired manifest, so this is how long a publisher may be away unnoticed.
+EXPIRY = timedelta(days=14)
+# What S3 itself allows between a client's clock and its own (error RequestTimeTooSkewed: 15 minutes),
+# less a margin: a manifest from the future would be trusted longer than it should be.
+_CLOCK_TOLERANCE = timedelta(minutes=5)
+
+
+def verify_clock(now: datetime, store_now: datetime | None, base: Pointer | None) -> None:
+    """Check this machine's clock against the store's and against what was published before.
+
+    Raises:
+        ClockError: when it is more than 5 minutes off the store's, or earlier than the last publish.
+    """
+    if store_now is not None and abs(now - store_now) > _CLOCK_TOLERANCE:
+        raise ClockError(
+            f"this machine's clock says {now:%Y-%m-%d %H:%M:%S} UTC and the store's "
+            f"{store_now:%Y-%m-%d %H:%M:%S}; set the clock before publishing"
+        )
+    if base is not None and now < base.manifest.published_at:
+        raise ClockError(
+            f"this machine's clock says {now:%Y-%m-%d %H:%M:%S} UTC, which is before the last publish "
+            f"({base.manifest.published_at:%Y-%m-%d %H:%M:%S}); set the clock before publishing"
+        )
+
+
+def plan_snapshot(
+    base: Pointer | None,
+    snapshot: SnapshotManifest,
+    database: Database,
+    keyframe: Keyframe,
+    *,
+    now: datetime,
+    expiry: timedelta,
+    random_id: str,
+) -> Manifest:
+    """The manifest of a new snapshot; `random_id` is its publish id, and names a new repository."""
+    return Manifest(
+        **asdict(snapshot),
+        repository=base.manifest.repository if base else random_id,
+        sequence=base.manifest.sequence + 1 if base else 1,
+        publish_id=random_id,
+        previous=base.digest if base else None,
+        oldest_kept=base.manifest.oldest_kept if base else 1,
+        published_at=now,
+        expires_at=now + expiry,
+        database=database,
+        keyframe=keyframe,
+        condemned=base.manifest.condemned if base else None,
+    )
+
+
+def is_renewal_due(manifest: Manifest, now: datetime) -> bool:
+    """Whether half of the time until a manifest's expiry is gone."""
+    return now >= manifest.published_at + (manifest.expires_at - manifest.published_at) / 2
+
+
+def plan_renewal(base: Pointer, *, now: datetime, expiry: timedelta, random_id: str) -> Manifest:
+    """The manifest of the same snapshot with a new expiry."""
+    return replace(
+        base.manifest,
+        sequence=base.manifest.sequence + 1,
+        publish_id=random_id,
+        previous=base.digest,
+        published_at=now,
+        expires_at=now + expiry,
+    )

@@ -1,0 +1,212 @@
+"""What of a song's `metadata_json` becomes public: no secret and no place, at any depth, in any spelling."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from publisher.metadata import PRIVATE_KEY_PARTS, public_metadata
+
+PRIVATE_KEYS = [
+    *("cookie", "Cookie", "COOKIE", "set-cookie", "token", "access_token", "accessToken", "refresh token"),
+    *("authorization", "Authorization", "auth", "password", "passwd", "secret", "client_secret", "apiKey"),
+    *("api-key", "access key", "session", "sessionId", "credentials", "signature", "path", "localPath"),
+    *("file_path", "filepath", "file-name", "folder", "directory"),
+]
+PUBLIC_KEYS = ["duration", "album", "bitrate", "专辑", "genre", ""]
+
+
+def published(stored: str | bytes, *base_paths: str, allowed: list[str] | None = None) -> str | None:
+    stored = stored.encode() if isinstance(stored, str) else stored
+    public = public_metadata(base_paths, allowed)(stored)
+    return None if public is None else public.decode()
+
+
+def test_null_stays_null() -> None:
+    assert public_metadata([])(None) is None
+
+
+@pytest.mark.parametrize(
+    "stored",
+    ['{"album": "七里香", "n": [1, {"x": null}]}', '{ "a" : 1.50 }', "[]", "7", '"text"', "null", "{}"],
+)
+def test_harmless_text_is_copied_as_it_stands(stored: str) -> None:
+    assert stored == published(stored)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    ['{"a": 1', "", "{'a': 1}", '{"a": NaN}', '{"a": 1,}', "plain text", '{"a": "\\ud800"}', '{"a": 1e999}'],
+)
+def test_invalid_json_becomes_null(stored: str) -> None:
+    assert published(stored) is None
+
+
+@pytest.mark.parametrize("stored", [b'{"a": "\xff"}', b'{"\xff": 1}', b'["\xed\xa0\x80"]', b'{"a": 1}\xff'])
+def test_json_that_is_not_utf8_becomes_null(stored: bytes) -> None:
+    assert published(stored) is None
+
+
+def test_json_nested_too_deeply_becomes_null() -> None:
+    assert published("[" * 100_000 + "]" * 100_000) is None
+
+
+@pytest.mark.parametrize("key", PRIVATE_KEYS)
+@pytest.mark.parametrize(
+    "shape",
+    ["{%s: %s}", '{"deep": {"deeper": {%s: %s}}}', '[{"list": [{%s: %s}]}]', '{"empty": {}, %s: %s}'],
+)
+def test_private_key_is_removed_at_any_depth(key: str, shape: str) -> None:
+    for value in ('"MARKER"', '{"x": "MARKER"}', '["MARKER"]'):
+        public = published(shape % (json.dumps(key), value))
+        assert public is not None
+        assert "MARKER" not in public
+        assert key not in public
+
+
+@pytest.mark.parametrize("key", PUBLIC_KEYS)
+def test_other_keys_stay_beside_a_private_one(key: str) -> None:
+    public = published(json.dumps({key: "kept", "token": "MARKER", "nested": {key: 1, "cookie": 2}}))
+    assert json.loads(public or "") == {key: "kept", "nested": {key: 1}}
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        '{"\\u0063ookie": "MARKER", "album": "x"}',
+        '{"cook\\u0069e": "MARKER", "album": "x"}',
+        '{"p\\u0061th": "MARKER", "album": "x"}',
+    ],
+)
+def test_private_key_spelled_with_escapes_is_removed(stored: str) -> None:
+    assert published(stored) == '{"album":"x"}'
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ('{"a": "MARKER", "a": 1}', '{"a":1}'),
+        ('{"cookie": "MARKER", "cookie": "MARKER"}', "{}"),
+        ('{"n": {"a": "MARKER", "a": 1}}', '{"n":{"a":1}}'),
+        ('{"a": {"cookie": "MARKER"}, "a": 1}', '{"a":1}'),
+    ],
+)
+def test_of_a_repeated_key_only_the_last_value_stays(stored: str, expected: str) -> None:
+    """A decoder shows the last one; what it hides must not be in the text."""
+    assert published(stored) == expected
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        '{"source": "/volume1/music/MARKER.flac", "album": "x"}',
+        '{"source": "file:///volume1/music/MARKER.flac", "album": "x"}',
+        '{"source": "\\/volume1\\/music\\/MARKER.flac", "album": "x"}',
+        '{"source": "\\u002fvolume1/music/MARKER", "album": "x"}',
+        '{"/volume1/music/MARKER": 1, "album": "x"}',
+        '{"album": "x", "D:": "D:\\\\Music\\\\MARKER"}',
+    ],
+)
+def test_text_that_holds_a_base_path_is_removed(stored: str) -> None:
+    public = published(stored, "/volume1/music", "D:\\Music")
+    assert public is not None
+    assert "MARKER" not in public
+    assert json.loads(public)["album"] == "x"
+
+
+def test_base_path_in_a_list_is_removed() -> None:
+    assert published('{"a": ["/volume1/music/x", "y"]}', "/volume1/music") == '{"a":["y"]}'
+
+
+def test_bare_text_that_holds_a_base_path_becomes_null() -> None:
+    assert published('"/volume1/music/x"', "/volume1/music") is None
+
+
+def test_base_path_that_every_text_would_hold_is_ignored() -> None:
+    assert published('{"a": "R/B"}', "/", "") == '{"a": "R/B"}'
+
+
+@pytest.mark.parametrize("stored", ['{"album": "x", "genre": "y", "n": 1}', '{"album": "x", "n": {"a": 1}}'])
+def test_allow_list_keeps_only_its_keys(stored: str) -> None:
+    assert published(stored, allowed=["album"]) == '{"album":"x"}'
+
+
+def test_allow_list_narrows_text_of_a_shape_seen_before() -> None:
+    narrowed = public_metadata([], ["album"])
+    assert [
+        narrowed(b'{"album": 1}'),
+        narrowed(b'{"album": 1, "n": 2}'),
+        narrowed(b'{"album": 3, "n": 2}'),
+    ] == [
+        b'{"album": 1}',
+        b'{"album":1}',
+        b'{"album":3}',
+    ]
+
+
+def test_allow_list_does_not_bring_back_a_private_key() -> None:
+    assert published('{"cookie": "MARKER", "album": "x"}', allowed=["cookie", "album"]) == '{"album":"x"}'
+
+
+def test_allow_list_holds_at_the_top_level_only() -> None:
+    assert published('{"album": {"n": 1}}', allowed=["album"]) == '{"album": {"n": 1}}'
+
+
+def test_empty_allow_list_keeps_nothing() -> None:
+    assert published('{"album": "x"}', allowed=[]) == "{}"
+
+
+@pytest.mark.parametrize("stored", ['[{"album": "x"}]', '"text"', "7"])
+def test_under_an_allow_list_what_has_no_keys_becomes_null(stored: str) -> None:
+    assert published(stored, allowed=["album"]) is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=8) | st.just("/nas/m/x"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*PRIVATE_KEYS, *PUBLIC_KEYS, "/nas/m"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+def naively_public(value: object) -> object:
+    """The rule, said once more: drop private keys, and strings and keys with a place."""
+    if isinstance(value, dict):
+        return {
+            key: naively_public(item)
+            for key, item in value.items()
+            if key not in PRIVATE_KEYS and "/nas/m" not in key and not _is_place(item)
+        }
+    if isinstance(value, list):
+        return [naively_public(item) for item in value if not _is_place(item)]
+    return value
+
+
+def _is_place(item: object) -> bool:
+    return isinstance(item, str) and "/nas/m" in item
+
+
+@given(JSON, st.booleans(), st.sampled_from([None, 1]))
+def test_public_form_is_what_the_rule_leaves(value: object, escaped: bool, indent: int | None) -> None:
+    public = published(json.dumps(value, ensure_ascii=escaped, indent=indent), "/nas/m")
+    if _is_place(value):
+        assert public is None
+    else:
+        assert json.loads(public or "") == naively_public(value)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_become_json_or_null(stored: bytes) -> None:
+    public = published(stored)
+    if public is not None:
+        json.loads(public)
+
+
+def test_every_part_of_the_documented_list_is_in_lower_case() -> None:
+    """Keys are compared in lower case: another part would never match."""
+    assert [part for part in PRIVATE_KEY_PARTS if part != part.lower()] == []
