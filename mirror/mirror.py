@@ -1,0 +1,210 @@
+"""A mirror: poll the pointer, decide, fetch, verify, swap.
+
+Invariant: whatever fails, the generation that is served stays; what was believed is on disk before the first
+byte is fetched for it, so that no restart makes the mirror believe less. The decision is mirror/trust.py's,
+the swap mirror/generations.py's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from msgspec.structs import replace
+
+from contracts.errors import ConflictError, MalformedError, ObjectMissing, StoreError, UnsupportedError
+from contracts.layout import POINTER_KEY
+from contracts.manifest import MANIFEST_MAX_BYTES, Manifest
+from contracts.read_model import DATABASE_NAME, verify_schema
+from mirror.generations import Current, Generations, open_database
+from mirror.trust import DATABASE_MAX_BYTES, Seen, verify_fresh, verify_pointer
+from stores.base import ReadableStore, read_whole
+from stores.locks import exclusive_lock
+from stores.progress import Progress
+from stores.restore import restore_keyframe
+
+# A blob may be deleted while an old pointer is still in a cache: ask again before raising an alarm.
+_POINTER_TRIES = 3
+# How old `confirmed_at` may get on disk while polls are answered "not modified"; small beside STALE_CACHE.
+_CONFIRM_EVERY = timedelta(hours=1)
+_SPARE_BYTES = 64 << 20  # left free beside the new database: the website writes logs too
+
+Outcome = Literal["updated", "renewed", "unchanged", "stale"]
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """What a sync did: "stale" means that a cache served an older pointer, and nothing was changed.
+
+    `downloaded_bytes` are those of blobs.
+    """
+
+    outcome: Outcome
+    current: Current
+    downloaded_bytes: int
+    seconds: float
+
+
+class Mirror:
+    """A read-only copy of the catalogue in a folder.
+
+    `store` is needed only to sync: a website that reads what another process keeps in sync leaves it out.
+    `smoke_query`, when given, must run on a new database before it is served.
+    """
+
+    def __init__(
+        self,
+        target_dir: Path | str,
+        store: ReadableStore | None = None,
+        *,
+        database_max_bytes: int = DATABASE_MAX_BYTES,
+        smoke_query: str | None = None,
+        progress: Progress | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC).replace(microsecond=0),
+    ) -> None:
+        self._generations = Generations(Path(target_dir))
+        self._store = store
+        self._database_max_bytes = database_max_bytes
+        self._smoke_query = smoke_query
+        self._progress = progress or Progress()
+        self._now = now
+
+    def connect(self, *, check_same_thread: bool = True) -> sqlite3.Connection:
+        """A read-only, autocommit connection to the newest generation; the caller closes it.
+
+        It keeps its generation, whatever is synced meanwhile. Opening one costs less than a millisecond.
+        Raises:
+            ObjectMissing: before the first sync.
+            MalformedError: when the mirror's folder is damaged.
+        """
+        return self._generations.connect(check_same_thread)
+
+    def current(self) -> Current | None:
+        """What is served, or None before the first sync. Raises MalformedError when that is damaged."""
+        return self._generations.load_current()
+
+    def reset_trust(self) -> None:
+        """Forget what was seen, by hand, after the repository was meant to begin anew."""
+        self._generations.forget_seen()
+
+    def sync(self) -> SyncResult:
+        """Serve what the store publishes now, fetching it if need be.
+
+        Raises:
+            ExpiredError, RollbackError, EquivocationError, MalformedError, UnsupportedError,
+            DigestMismatchError: what the store serves is not to be believed; the served generation stays.
+            ConflictError: another process is syncing this folder.
+            ObjectMissing, AccessDenied, StoreUnavailable, StoreError: as the store does.
+            OSError: when the folder cannot be written.
+        """
+        started = time.monotonic()
+        if self._store is None:
+            raise StoreError("this mirror was opened without a store, for reading only")
+        self._generations.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with exclusive_lock(self._generations.lock, timeout_s=0):
+                outcome, downloaded_bytes = self._sync(self._store)
+        except TimeoutError as error:
+            raise ConflictError(f"another process is syncing {self._generations.folder}") from error
+        current = self._generations.load_current()
+        if current is None:
+            raise ObjectMissing(DATABASE_NAME, str(self._generations.folder))
+        return SyncResult(outcome, current, downloaded_bytes, time.monotonic() - started)
+
+    def _sync(self, store: ReadableStore) -> tuple[Outcome, int]:
+        for tries_left in reversed(range(_POINTER_TRIES)):
+            try:
+                return self._follow_pointer(store)
+            except ObjectMissing as missing:
+                if missing.key == POINTER_KEY or tries_left == 0:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _follow_pointer(self, store: ReadableStore) -> tuple[Outcome, int]:
+        now = self._now()
+        seen = self._generations.load_seen()
+        current = self._generations.load_current()
+        is_whole = (
+            current is not None
+            and seen is not None
+            and current.sequence == seen.sequence
+            and self._generations.has_database(current.database)
+        )
+        reading = store.get_if_changed(POINTER_KEY, current.etag if current and is_whole else "")
+        if reading is None:
+            assert current is not None and seen is not None  # or no entity tag would have been sent
+            self._confirm(seen, now)
+            verify_fresh(current.sequence, current.expires_at, now)
+            return "unchanged", 0
+        trusted = verify_pointer(read_whole(reading, MANIFEST_MAX_BYTES), seen, now, self._database_max_bytes)
+        if trusted is None:
+            return "stale", 0
+        manifest, etag = trusted.manifest, reading.info.etag
+        if seen is not None and trusted.digest == seen.digest:
+            self._confirm(seen, now)
+        else:
+            self._generations.store_seen(trusted.seen)
+        if self._generations.has_database(manifest.database):
+            assert current is not None  # it has the database
+            if current.sequence == manifest.sequence and current.etag == etag:
+                return "unchanged", 0
+            self._generations.renew(manifest, etag)
+            return ("unchanged" if current.sequence == manifest.sequence else "renewed"), 0
+        downloaded_bytes = self._fetch(store, manifest)
+        self._generations.adopt(manifest, etag)
+        return "updated", downloaded_bytes
+
+    def _confirm(self, seen: Seen, now: datetime) -> None:
+        """Remember that nothing older is served; seldom, to spare the disk of a mirror that polls often."""
+        if now - seen.confirmed_at > _CONFIRM_EVERY:
+            self._generations.store_seen(replace(seen, confirmed_at=now))
+
+    def _fetch(self, store: ReadableStore, manifest: Manifest) -> int:
+        """Bring the manifest's database into the incoming folder, verified; returns the bytes downloaded."""
+        keyframe = manifest.keyframe
+        if keyframe.database != manifest.database:
+            raise UnsupportedError("this version follows keyframes only, and the newest database has none")
+        self._verify_space(manifest.database.size_bytes)
+        folder = self._generations.prepare_incoming()
+        try:
+            database = folder / DATABASE_NAME
+            self._progress.begin("download", keyframe.stored_bytes)
+            restore_keyframe(store, keyframe, database, self._progress.add)
+            self._progress.begin("verify")
+            self._verify_database(database)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return keyframe.stored_bytes
+
+    def _verify_space(self, size_bytes: int) -> None:
+        free_bytes = shutil.disk_usage(self._generations.folder).free
+        if free_bytes < size_bytes + _SPARE_BYTES:
+            raise OSError(
+                errno.ENOSPC,
+                f"{os.strerror(errno.ENOSPC)}: the new database needs {size_bytes >> 20} MiB, "
+                f"{free_bytes >> 20} MiB are free",
+                str(self._generations.folder),
+            )
+
+    def _verify_database(self, path: Path) -> None:
+        """Check that what was fetched is a read model that answers queries.
+
+        Its digest was checked already: this guards against a publisher that published something else.
+        """
+        try:
+            with closing(open_database(path)) as connection:
+                verify_schema(connection)
+                if self._smoke_query is not None:
+                    connection.execute(self._smoke_query).fetchone()
+        except sqlite3.Error as error:
+            raise MalformedError(f"the new database does not answer: {error}") from error

@@ -1,0 +1,102 @@
+"""Whether to believe a pointer: bytes, what was seen before and one moment go in; a verdict comes out.
+
+Invariant: what a mirror serves only moves forward, within one repository, to manifests that are whole and
+fresh. No I/O happens here; a refusal never changes what is remembered.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import msgspec
+
+from contracts.digests import digest_bytes
+from contracts.errors import EquivocationError, ExpiredError, MalformedError, RollbackError
+from contracts.manifest import Digest, Manifest, Moment, RandomId, Sequence, parse_manifest
+
+# The longest that honest caches serve an old pointer, as contracts.layout.POINTER_CACHE_CONTROL allows
+# them: max-age 15 + stale-while-revalidate 60 + stale-if-error 86,400 (RFC 5861, section 4).
+STALE_CACHE = timedelta(seconds=86_475)
+DATABASE_MAX_BYTES = 16 << 30  # some forty times a million songs; an operator may choose another limit
+# A zstd frame of incompressible data (ZSTD_compressBound, zstd.h), generously, and skippable frames after it.
+_FRAME_OVERHEAD_BYTES = 64 << 10
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What a mirror remembers: the newest manifest it believed, and when it last saw nothing older served."""
+
+    repository: RandomId
+    sequence: Sequence
+    digest: Digest
+    confirmed_at: Moment
+
+
+class Trusted(NamedTuple):
+    """A believed manifest, the digest of its bytes, and what to remember from now on."""
+
+    manifest: Manifest
+    digest: str
+    seen: Seen
+
+
+def verify_pointer(
+    stored: bytes, seen: Seen | None, now: datetime, database_max_bytes: int = DATABASE_MAX_BYTES
+) -> Trusted | None:
+    """The manifest in the bytes of a pointer; None when it is older than one seen before, as caches may be.
+
+    Raises:
+        MalformedError, UnsupportedError: it is no manifest that this program can follow, or promises more
+            bytes than are allowed.
+        EquivocationError: it belongs to another repository, or differs from the manifest seen under its
+            sequence.
+        RollbackError: nothing newer was served for longer than any honest cache would.
+        ExpiredError: its time is over.
+    """
+    manifest = parse_manifest(stored)
+    digest = digest_bytes(stored)
+    if seen is not None:
+        if manifest.repository != seen.repository:
+            raise EquivocationError(
+                f"the store serves repository {manifest.repository}; this mirror follows {seen.repository}"
+            )
+        if manifest.sequence == seen.sequence and digest != seen.digest:
+            raise EquivocationError(
+                f"the store serves another manifest of sequence {seen.sequence} than before"
+            )
+        if manifest.sequence < seen.sequence:
+            if now - seen.confirmed_at > STALE_CACHE:
+                raise RollbackError(
+                    f"the store has served nothing newer than sequence {manifest.sequence} since "
+                    f"{seen.confirmed_at:%Y-%m-%d %H:%M:%S} UTC, although {seen.sequence} was published"
+                )
+            return None
+    verify_fresh(manifest.sequence, manifest.expires_at, now)
+    _verify_sizes(manifest, database_max_bytes)
+    return Trusted(manifest, digest, Seen(manifest.repository, manifest.sequence, digest, now))
+
+
+def verify_fresh(sequence: int, expires_at: datetime, now: datetime) -> None:
+    """Check that a snapshot's time is not over.
+
+    Raises:
+        ExpiredError: when it is.
+    """
+    if now >= expires_at:
+        raise ExpiredError(
+            f"snapshot {sequence} expired at {expires_at:%Y-%m-%d %H:%M:%S} UTC; "
+            "the publisher has not renewed it"
+        )
+
+
+def _verify_sizes(manifest: Manifest, database_max_bytes: int) -> None:
+    keyframe = manifest.keyframe
+    for database in (manifest.database, keyframe.database):
+        if database.size_bytes > database_max_bytes:
+            raise MalformedError(
+                f"the manifest promises a database of {database.size_bytes} bytes; "
+                f"this mirror takes {database_max_bytes}"
+            )
+    for blob in keyframe.blobs:
+        if blob.size_bytes > keyframe.segment_bytes + _FRAME_OVERHEAD_BYTES:
+            raise MalformedError(f"the manifest promises a blob of {blob.size_bytes} bytes for one segment")
