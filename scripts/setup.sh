@@ -13,7 +13,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 # Programs that tests use as the independent witness, as PACKAGE or PACKAGE:COMMAND where the names differ.
-TOOLS="zstd sqlite3 curl nginx minisign"
+TOOLS="zstd sqlite3 curl nginx minisign ffmpeg mpv aria2:aria2c"
 
 STAMP=.venv/.complete
 LOCK=requirements-dev.lock

@@ -51,19 +51,19 @@ def catalogue(_sample_catalogue: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def unwritable() -> Iterator[Path]:
-    """A folder that this process may read and not write, also where the tests run as root.
+def unprivileged() -> Iterator[Path]:
+    """A folder of one's own while this process is a user whom the file system refuses things, even for root.
 
-    Not beneath `tmp_path`, whose parents only its owner may pass.
+    Not beneath `tmp_path`, whose parents only root may pass.
     """
-    folder = Path(tempfile.mkdtemp(prefix="unwritable-"))
+    folder = Path(tempfile.mkdtemp(prefix="unprivileged-"))
+    is_root = os.name == "posix" and os.geteuid() == 0
     try:
-        folder.chmod(0o555)
-        if os.geteuid() == 0:
+        if is_root:
+            os.chown(folder, _NOBODY, _NOBODY)
             os.seteuid(_NOBODY)
         yield folder
     finally:
-        if os.getuid() == 0:
+        if is_root:
             os.seteuid(0)
-        folder.chmod(0o755)
         shutil.rmtree(folder)

@@ -179,11 +179,13 @@ def test_disk_that_cannot_be_read_is_unavailable(tmp_path: Path, monkeypatch: py
             call(POINTER_KEY)
 
 
-def test_folder_without_rights_is_access_denied(unwritable: Path) -> None:
+def test_folder_without_rights_is_access_denied(unprivileged: Path) -> None:
+    unprivileged.chmod(0o500)
     with pytest.raises(AccessDenied):
-        FolderStore(unwritable).put(POINTER_KEY, b"x", Create())
+        FolderStore(unprivileged).put(POINTER_KEY, b"x", Create())
     with pytest.raises(AccessDenied):
-        FolderStore(unwritable / "new").put(POINTER_KEY, b"x", Create())
+        FolderStore(unprivileged / "new").put(POINTER_KEY, b"x", Create())
+    unprivileged.chmod(0o700)
 
 
 def test_upload_that_was_abandoned_is_removed_after_a_day(tmp_path: Path) -> None:

@@ -1,0 +1,5 @@
+"""`python -m music_cloud` is `music-cloud`."""
+
+from music_cloud.cli import main
+
+main()

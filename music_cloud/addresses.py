@@ -1,0 +1,64 @@
+"""From the address of a store, as people write it, to the store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from contracts.errors import StoreError
+from music_cloud.settings import Settings, SettingsError
+from stores.base import ReadableStore, Store
+from stores.folder import FolderStore
+from stores.http import HttpStore
+from stores.retrying import Backoff, RetryingReader, RetryingStore
+from stores.s3 import S3Store
+
+
+def open_store(address: str, settings: Settings, backoff: Backoff | None = None) -> Store:
+    """The store at `s3://bucket/prefix` or in a folder, retrying.
+
+    Raises:
+        SettingsError: when the address is of no such form.
+        StoreError: when the S3 settings contradict each other.
+    """
+    scheme, separator, _ = address.partition("://")
+    if not separator:
+        if not address:
+            raise SettingsError("the address of a store is empty")
+        return RetryingStore(FolderStore(Path(address).absolute()), backoff)
+    if scheme == "s3":
+        parts = urlsplit(address)
+        if not parts.netloc or parts.query or parts.fragment or "@" in parts.netloc:
+            raise SettingsError(f"{address!r} is not of the form s3://bucket/prefix")
+        return RetryingStore(S3Store(parts.netloc, parts.path, settings.s3()), backoff)
+    if scheme in ("http", "https"):
+        raise SettingsError(f"{address!r} can only be read; publish to s3://bucket/prefix or a folder")
+    raise SettingsError(f"{address!r} is no store: give a folder, s3://bucket/prefix or http(s)://…")
+
+
+def open_readable_store(address: str, settings: Settings, backoff: Backoff | None = None) -> ReadableStore:
+    """The store at an address that `open_store` takes, or behind http(s). Raises: as `open_store`."""
+    if address.startswith(("http://", "https://")):
+        try:
+            return RetryingReader(HttpStore(address), backoff)
+        except StoreError as error:
+            raise SettingsError(str(error)) from error
+    return open_store(address, settings, backoff)
+
+
+def state_folder(settings: Settings, address: str, environment: Mapping[str, str]) -> Path:
+    """Where the publisher keeps its state for one store; an own folder for each address.
+
+    Raises:
+        SettingsError: when there is no home folder to keep it in.
+    """
+    name = hashlib.sha256(address.encode()).hexdigest()[:16]
+    if settings.state_dir is not None:
+        return Path(settings.state_dir) / name
+    # The XDG Base Directory Specification, and where Windows keeps what belongs to one machine.
+    for variable, below in (("XDG_STATE_HOME", ""), ("LOCALAPPDATA", ""), ("HOME", ".local/state")):
+        if environment.get(variable):
+            return Path(environment[variable], below, "music-cloud", name)
+    raise SettingsError("there is no home folder for the state; set MUSIC_CLOUD_STATE_DIR")

@@ -1,0 +1,276 @@
+"""The command line: options in, one line or JSON out.
+
+Invariant: bad usage is exit code 2, a failure is 1 with one sentence on stderr; a traceback is a bug.
+What the commands do is in the packages below; this file only puts them together.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from contracts.errors import ContractError, StoreError
+from mirror import Mirror, SyncResult, follow
+from mirror.trust import DATABASE_MAX_BYTES
+from music_cloud.addresses import open_readable_store, open_store, state_folder
+from music_cloud.options import Duration, db_option, json_option, print_json, settings_options
+from music_cloud.origin_commands import origin_command, token_group
+from music_cloud.screen import Screen, format_bytes
+from music_cloud.settings import SettingsError, load_settings
+from publisher import PublishOptions, PublishResult, export_snapshot, publish
+from stores.progress import Progress
+
+
+class Stopped(BaseException):
+    """SIGTERM: like Ctrl-C, nothing on the way up mistakes it for a failure."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="music-cloud")
+def cli() -> None:
+    """Publish a music catalogue from a NAS, mirror it, and stream what exists only there.
+
+    Exit codes: 0 success, 1 failure, 2 wrong usage.
+    """
+
+
+@cli.command("export-snapshot")
+@db_option
+@click.option("--target-dir", required=True, type=click.Path(file_okay=False, path_type=Path))
+@settings_options
+@json_option
+def export_command(
+    source_db: Path, target_dir: Path, env_file: Path | None, as_json: bool, **options: str | None
+) -> None:
+    """Write catalog_read.db and manifest.json into a folder, without publishing them."""
+    settings = load_settings(os.environ, env_file, options)
+    snapshot = export_snapshot(source_db, target_dir, metadata_keys=settings.kept_metadata_keys())
+    if as_json:
+        print_json(snapshot)
+    else:
+        click.echo(
+            f"exported {snapshot.snapshot_id}: {snapshot.playlist_count:,} playlists, "
+            f"{snapshot.track_count:,} tracks, {snapshot.file_count:,} files"
+        )
+
+
+@cli.command("publish")
+@db_option
+@click.option("--store", "address", required=True, help="s3://bucket/prefix or a folder.")
+@click.option(
+    "--single-publisher",
+    is_flag=True,
+    help="Publish to a store that ignores preconditions. Only when no other machine ever publishes to it.",
+)
+@settings_options
+@json_option
+def publish_command(
+    source_db: Path,
+    address: str,
+    single_publisher: bool,
+    env_file: Path | None,
+    as_json: bool,
+    **options: str | None,
+) -> None:
+    """Bring a store to the present state of the catalogue, sending only what is not there yet.
+
+    A run that was interrupted is finished by the next one. Nothing changed: nothing is sent.
+    """
+    settings = load_settings(os.environ, env_file, options)
+    store = open_store(address, settings)
+    with Screen(sys.stderr) as screen:
+        result = publish(
+            source_db,
+            store,
+            state_folder(settings, store.address, os.environ),
+            PublishOptions(
+                metadata_keys=settings.kept_metadata_keys(),
+                segment_bytes=settings.segment_bytes,
+                level=settings.keyframe_level,
+                expiry=timedelta(days=settings.expiry_days),
+                single_publisher=single_publisher,
+            ),
+            progress=Progress(screen.observe),
+        )
+    if as_json:
+        print_json(_publish_fields(result))
+    else:
+        click.echo(_publish_line(result))
+
+
+@cli.command("mirror")
+@click.option("--from", "address", required=True, help="https://…, s3://bucket/prefix or a folder.")
+@click.option("--to", "target_dir", required=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--follow", "is_following", is_flag=True, help="Go on until stopped.")
+@click.option(
+    "--interval", type=Duration(), default="30s", show_default=True, help="Time between polls of --follow."
+)
+@click.option(
+    "--reset-trust",
+    is_flag=True,
+    help="Forget which repository and snapshot were seen, after the repository was meant to begin anew.",
+)
+@settings_options
+@json_option
+def mirror_command(
+    address: str,
+    target_dir: Path,
+    is_following: bool,
+    interval: int,
+    reset_trust: bool,
+    env_file: Path | None,
+    as_json: bool,
+    **options: str | None,
+) -> None:
+    """Keep a verified copy of the published catalogue in a folder."""
+    settings = load_settings(os.environ, env_file, options)
+    store = open_readable_store(address, settings)
+    with Screen(sys.stderr) as screen:
+        mirror = Mirror(
+            target_dir,
+            store,
+            database_max_bytes=settings.database_max_bytes or DATABASE_MAX_BYTES,
+            smoke_query=settings.smoke_query,
+            progress=Progress(screen.observe),
+        )
+        if reset_trust:
+            mirror.reset_trust()
+        if is_following:
+            _follow(mirror, interval, as_json)
+        else:
+            _report_sync(mirror.sync(), as_json)
+
+
+@cli.command("demo")
+@click.option("--songs", default=20_000, show_default=True, type=click.IntRange(100, 5_000_000))
+def demo_command(songs: int) -> None:
+    """Show the whole road on a sample catalogue, in a temporary folder that is removed again."""
+    from music_cloud.demo import run_demo
+
+    run_demo(songs, click.echo)
+
+
+cli.add_command(origin_command)
+cli.add_command(token_group)
+
+
+def _follow(mirror: Mirror, interval_s: int, as_json: bool) -> None:
+    from threading import Event
+
+    def report(event: SyncResult | Exception) -> None:
+        if isinstance(event, Exception):
+            _complain(event)
+        elif event.outcome != "unchanged":
+            _report_sync(event, as_json)
+
+    try:
+        follow(mirror, Event(), interval_s, report)
+    except Stopped:
+        return
+
+
+def _report_sync(result: SyncResult, as_json: bool) -> None:
+    current = result.current
+    if as_json:
+        print_json(
+            {
+                "outcome": result.outcome,
+                "sequence": current.sequence,
+                "snapshot_id": current.snapshot_id,
+                "published_at": current.published_at,
+                "expires_at": current.expires_at,
+                "downloaded_bytes": result.downloaded_bytes,
+                "seconds": round(result.seconds, 3),
+            }
+        )
+        return
+    click.echo(
+        f"{result.outcome}: snapshot {current.sequence}, {current.snapshot_id}; "
+        f"downloaded {format_bytes(result.downloaded_bytes)} in {result.seconds:.1f} s"
+    )
+
+
+def _publish_fields(result: PublishResult) -> dict[str, Any]:
+    manifest = result.manifest
+    return {
+        "outcome": result.outcome,
+        "resumed": result.resumed,
+        "sequence": manifest.sequence,
+        "snapshot_id": manifest.snapshot_id,
+        "expires_at": manifest.expires_at,
+        "playlist_count": manifest.playlist_count,
+        "track_count": manifest.track_count,
+        "file_count": manifest.file_count,
+        "database_bytes": manifest.database.size_bytes,
+        "sent_bytes": result.sent_bytes,
+        "sent_objects": result.sent_objects,
+        "present_bytes": result.present_bytes,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def _publish_line(result: PublishResult) -> str:
+    manifest = result.manifest
+    return (
+        f"{result.outcome}: snapshot {manifest.sequence}, {manifest.snapshot_id}"
+        + (" (an interrupted publish was finished first)" if result.resumed else "")
+        + f"; sent {format_bytes(result.sent_bytes)} in {result.sent_objects} objects"
+        + (f", {format_bytes(result.present_bytes)} were there already" if result.present_bytes else "")
+        + f"; {result.seconds:.1f} s"
+    )
+
+
+def _complain(error: BaseException | str) -> None:
+    message = " ".join(str(error).split()) or type(error).__name__
+    click.echo(f"music-cloud: {message}", err=True)
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main() -> NoReturn:
+    """Run the command that `sys.argv` names; exits."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command; returns its exit code, which is 130 or 143 after SIGINT or SIGTERM."""
+    try:
+        with _stopping():
+            cli.main(arguments, prog_name="music-cloud", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except Stopped:
+        return 143
+    except SettingsError as error:
+        _complain(error)
+        return 2
+    except BrokenPipeError:  # the reader of our output has left; do not complain again when Python exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ContractError, StoreError, OSError, sqlite3.Error) as error:
+        _complain(error)
+        return 1
+    return 0
