@@ -33,7 +33,7 @@ up: setup  ## keep a local S3 server (and nginx in front, if there is one) runni
 
 soak: setup  ## the tests that run for minutes
 	@scripts/setup.sh tools
-	MUSIC_CLOUD_SOAK=1 $(PYTHON_IN_VENV) -m pytest -m soak
+	$(PYTHON_IN_VENV) -m pytest -m soak
 
 # The index is named so that no setting of this machine gets into the lock.
 lock:  ## pin the newest allowed versions in requirements-dev.lock (needs uv)

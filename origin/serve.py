@@ -53,7 +53,7 @@ def serving(app: Litestar, host: str = "127.0.0.1", port: int = 0) -> Iterator[s
     For demonstrations and tests. Raises: OSError as `serve`.
     """
     listener = _listen(host, port)
-    server = uvicorn.Server(_config(app, shutdown_s=0))
+    server = uvicorn.Server(_config(app, shutdown_s=1))
     thread = threading.Thread(target=server.run, args=([listener],), name="origin", daemon=True)
     thread.start()
     try:

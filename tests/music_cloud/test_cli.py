@@ -150,6 +150,9 @@ def test_demo_runs_and_leaves_nothing(
     assert run(["demo", "--songs", "200"]) == 0
     printed = capsys.readouterr().out
     assert "0 failed" in printed
+    assert "the whole file: 200, 40.4 MiB, byte for byte" in printed
+    assert "a tampered link: 401" in printed
+    assert "an expired link: 410" in printed
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sqlite3
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +18,11 @@ from types import ModuleType
 import pytest
 
 from contracts.read_model import INDEXES, TABLES
+from mirror import Mirror
+from music_cloud.sample import add_playable_tracks
+from origin import CATALOG_PATH, STREAM_PATH, create_app, serving
+from publisher import publish
+from stores import FolderStore, HttpStore
 from tests.origin.conftest import FOREVER, SECRET, Nas, content_of, link
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "website.py"
@@ -65,3 +73,24 @@ def test_refusals_of_a_tampered_and_an_expired_link(nas: Nas, base_url: str) -> 
             urllib.request.urlopen(base_url + path, timeout=20)
         with refusal.value as answer:
             assert (status, "no-store") == (answer.code, answer.headers["Cache-Control"])
+
+
+def test_whole_road_from_the_catalogue_to_the_listener(catalogue: Path, tmp_path: Path) -> None:
+    """Published, mirrored over the origin's own catalog, run as the program that the docs show."""
+    track = add_playable_tracks(catalogue, tmp_path / "music")[1]
+    publish(catalogue, FolderStore(tmp_path / "bucket"), tmp_path / "state")
+    app = create_app(catalogue, roots={"nas-1": tmp_path / "music"}, catalog=tmp_path / "bucket")
+    app.state.private_origin_secret = SECRET
+    with serving(app) as url, closing(HttpStore(url + CATALOG_PATH)) as store:
+        Mirror(tmp_path / "mirror", store).sync()
+        printed = subprocess.run(
+            [sys.executable, str(EXAMPLE), str(tmp_path / "mirror"), str(track.song_id), url],
+            input=SECRET,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(EXAMPLE.parents[2])},
+        ).stdout
+        assert printed.startswith(f"{url}{STREAM_PATH}")
+        with urllib.request.urlopen(printed.strip(), timeout=20) as response:
+            assert track.path.read_bytes() == response.read()
