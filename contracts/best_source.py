@@ -78,6 +78,7 @@ def best_source(
     origin_url: str,
     now: float,
     file_name: str = "",
+    max_token_ttl_s: int | None = None,
 ) -> str | None:
     """The URL to play a track from: a file's public URL, or a fresh link to the NAS; None when it has none.
 
@@ -89,6 +90,7 @@ def best_source(
         origin_url: where the origin is, such as `https://music.example`, with or without a `/` at its end.
         now: Unix seconds.
         file_name: what a browser may save the file as; "": the origin chooses.
+        max_token_ttl_s: the longest life that the origin accepts, when it is set to accept less than any.
 
     Raises:
         KeyError, ValueError: a row lacks a column.
@@ -102,7 +104,7 @@ def best_source(
     token = create_origin_token(
         secret,
         chosen.locator,
-        min(int(now) + link_life_s(duration_s), MAX_TIME_S),
+        min(int(now) + link_life_s(duration_s, max_token_ttl_s), MAX_TIME_S),
         duration_s=duration_s,
         file_name=file_name,
     )
@@ -114,9 +116,10 @@ def choose_file(files: Iterable[Mapping[str, Any] | Sequence[Any]]) -> TrackFile
     return min(filter(_is_playable, map(_track_file, files)), key=_rank, default=None)
 
 
-def link_life_s(duration_s: int) -> int:
+def link_life_s(duration_s: int, max_token_ttl_s: int | None = None) -> int:
     """How many seconds a link to a track of this duration lives; 0: the duration is not known."""
-    return (duration_s or UNKNOWN_DURATION_S) + PAUSE_S
+    life_s = (duration_s or UNKNOWN_DURATION_S) + PAUSE_S
+    return life_s if max_token_ttl_s is None else min(life_s, max_token_ttl_s)
 
 
 def parse_duration(metadata_json: str | None) -> int:

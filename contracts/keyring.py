@@ -8,13 +8,19 @@ The bytes of a token are the business of `contracts.tokens`; reading a ring file
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from contracts.errors import MalformedError
 
 # docs/format.md, tokens. A key id only selects the keys to try: a collision costs one more HMAC, no security.
 KID_BYTES = 4
+SECRET_NAMES = ("MUSIC_CLOUD_PRIVATE_ORIGIN_SECRET", "PRIVATE_ORIGIN_SECRET")  # the first that is not empty
+KEY_RING_NAME = "MUSIC_CLOUD_PRIVATE_ORIGIN_KEY_RING"
+SHORT_SECRET_BYTES = (
+    16  # 128 bits: what is shorter can be guessed by whoever has one token (design, section 3)
+)
 _KID_CONTEXT = b"music-cloud/kid/1\0"
 
 _BLOCK_BYTES = 64  # The block of SHA-256: FIPS 180-4, section 1, table 1.
@@ -93,6 +99,26 @@ class KeyRing:
 
     def __repr__(self) -> str:
         return f"<KeyRing of {sum(map(len, self._by_kid.values()))}, signing with {self.newest.kid.hex()}>"
+
+
+class KeyMaterial(NamedTuple):
+    """Where settings say the keys are: a ring file, a file with one secret, or the secret itself."""
+
+    ring_file: str = ""
+    secret_file: str = ""
+    secret: str = ""
+
+
+def select_key_material(settings: Mapping[str, str]) -> KeyMaterial | None:
+    """What names of `settings` give the keys; None when none does. A ring comes before a single secret."""
+    if settings.get(KEY_RING_NAME):
+        return KeyMaterial(ring_file=settings[KEY_RING_NAME])
+    for name in SECRET_NAMES:
+        if settings.get(name):
+            return KeyMaterial(secret=settings[name])
+        if settings.get(f"{name}_FILE"):
+            return KeyMaterial(secret_file=settings[f"{name}_FILE"])
+    return None
 
 
 def key_ring(secret: str | bytes | KeyRing) -> KeyRing:

@@ -65,6 +65,13 @@ class Generations:
         """
         return _load(self._current, Current)
 
+    def load_intact_current(self) -> Current | None:
+        """What is served, or None when that is not known: the next sync then makes it anew."""
+        try:
+            return self.load_current()
+        except MalformedError:
+            return None
+
     def load_seen(self) -> Seen | None:
         """What is remembered, or None before the first sync.
 
@@ -89,8 +96,13 @@ class Generations:
 
     def has_database(self, database: Database) -> bool:
         """Whether the generation that is served is this database."""
-        current = self.load_current()
-        return current is not None and current.database == database and self._path(current).exists()
+        current = self.load_intact_current()
+        if current is None or current.database != database:
+            return False
+        try:
+            return self._path(current).stat().st_size == database.size_bytes
+        except FileNotFoundError:
+            return False
 
     def adopt(self, manifest: Manifest, etag: str) -> None:
         """Serve the verified database in `incoming` from now on."""
@@ -102,7 +114,7 @@ class Generations:
         shutil.rmtree(self._generations / name, ignore_errors=True)
         self.incoming.replace(self._generations / name)
         sync_folder(self._generations)
-        before = self.load_current()
+        before = self.load_intact_current()
         self._store_current(name, manifest, etag)
         self._delete_except({name, before.generation if before else name})
 
@@ -118,16 +130,21 @@ class Generations:
 
         Raises:
             ObjectMissing: before the first sync.
-            MalformedError: when `current` is damaged.
+            MalformedError: when `current`, or what it names, is damaged.
         """
         for _ in range(_OPEN_TRIES):
             current = self.load_current()
             if current is None:
                 break
+            path = self._path(current)
             try:
-                return open_database(self._path(current), check_same_thread)
-            except sqlite3.OperationalError:
-                continue  # swapped twice since `current` was read
+                return open_database(path, check_same_thread)
+            except sqlite3.OperationalError as error:
+                if self.load_current() == current:
+                    raise MalformedError(
+                        f"{path} cannot be read ({error}); the next sync mends it"
+                    ) from error
+                # Otherwise it was swapped twice since `current` was read.
         raise ObjectMissing(DATABASE_NAME, str(self.folder))
 
     def _path(self, current: Current) -> Path:

@@ -131,8 +131,8 @@ class Mirror:
 
     def _follow_pointer(self, store: ReadableStore) -> tuple[Outcome, int]:
         now = self._now()
-        seen = self._generations.load_seen()
-        current = self._generations.load_current()
+        seen = self._load_seen(now)
+        current = self._generations.load_intact_current()
         is_whole = (
             current is not None
             and seen is not None
@@ -142,8 +142,8 @@ class Mirror:
         reading = store.get_if_changed(POINTER_KEY, current.etag if current and is_whole else "")
         if reading is None:
             assert current is not None and seen is not None  # or no entity tag would have been sent
-            self._confirm(seen, now)
             verify_fresh(current.sequence, current.expires_at, now)
+            self._confirm(seen, now)
             return "unchanged", 0
         trusted = verify_pointer(read_whole(reading, MANIFEST_MAX_BYTES), seen, now, self._database_max_bytes)
         if trusted is None:
@@ -162,6 +162,14 @@ class Mirror:
         downloaded_bytes = self._fetch(store, manifest)
         self._generations.adopt(manifest, etag)
         return "updated", downloaded_bytes
+
+    def _load_seen(self, now: datetime) -> Seen | None:
+        """What is remembered. A moment of a clock that was ahead counts as now: it would silence an alarm."""
+        seen = self._generations.load_seen()
+        if seen is not None and seen.confirmed_at > now:
+            seen = replace(seen, confirmed_at=now)
+            self._generations.store_seen(seen)
+        return seen
 
     def _confirm(self, seen: Seen, now: datetime) -> None:
         """Remember that nothing older is served; seldom, to spare the disk of a mirror that polls often."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from contracts.errors import StoreError
 from music_cloud.settings import Settings, SettingsError
@@ -14,6 +14,9 @@ from stores.folder import FolderStore
 from stores.http import HttpStore
 from stores.retrying import Backoff, RetryingReader, RetryingStore
 from stores.s3 import S3Store
+
+# "General purpose bucket naming rules", Amazon S3 User Guide; older buckets also have capitals and "_".
+_BUCKET = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{2,254})(/[^?#]*)?")
 
 
 def open_store(address: str, settings: Settings, backoff: Backoff | None = None) -> Store:
@@ -29,10 +32,10 @@ def open_store(address: str, settings: Settings, backoff: Backoff | None = None)
             raise SettingsError("the address of a store is empty")
         return RetryingStore(FolderStore(Path(address).absolute()), backoff)
     if scheme == "s3":
-        parts = urlsplit(address)
-        if not parts.netloc or parts.query or parts.fragment or "@" in parts.netloc:
+        match = _BUCKET.fullmatch(address)
+        if match is None:
             raise SettingsError(f"{address!r} is not of the form s3://bucket/prefix")
-        return RetryingStore(S3Store(parts.netloc, parts.path, settings.s3()), backoff)
+        return RetryingStore(S3Store(match[1], match[2] or "", settings.s3()), backoff)
     if scheme in ("http", "https"):
         raise SettingsError(f"{address!r} can only be read; publish to s3://bucket/prefix or a folder")
     raise SettingsError(f"{address!r} is no store: give a folder, s3://bucket/prefix or http(s)://…")

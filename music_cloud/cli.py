@@ -23,7 +23,7 @@ from contracts.errors import ContractError, StoreError
 from mirror import Mirror, SyncResult, follow
 from mirror.trust import DATABASE_MAX_BYTES
 from music_cloud.addresses import open_readable_store, open_store, state_folder
-from music_cloud.options import Duration, db_option, json_option, print_json, settings_options
+from music_cloud.options import Duration, db_option, json_option, print_json, printable, settings_options
 from music_cloud.origin_commands import origin_command, token_group
 from music_cloud.screen import Screen, format_bytes
 from music_cloud.settings import SettingsError, load_settings
@@ -72,12 +72,18 @@ def export_command(
     is_flag=True,
     help="Publish to a store that ignores preconditions. Only when no other machine ever publishes to it.",
 )
+@click.option(
+    "--accept-clock",
+    is_flag=True,
+    help="Publish although the last publish has a later date: its machine's clock was wrong, ours is right.",
+)
 @settings_options
 @json_option
 def publish_command(
     source_db: Path,
     address: str,
     single_publisher: bool,
+    accept_clock: bool,
     env_file: Path | None,
     as_json: bool,
     **options: str | None,
@@ -99,6 +105,7 @@ def publish_command(
                 level=settings.keyframe_level,
                 expiry=timedelta(days=settings.expiry_days),
                 single_publisher=single_publisher,
+                accept_clock=accept_clock,
             ),
             progress=Progress(screen.observe),
         )
@@ -195,7 +202,7 @@ def _report_sync(result: SyncResult, as_json: bool) -> None:
         )
         return
     click.echo(
-        f"{result.outcome}: snapshot {current.sequence}, {current.snapshot_id}; "
+        f"{result.outcome}: snapshot {current.sequence}, {printable(current.snapshot_id)}; "
         f"downloaded {format_bytes(result.downloaded_bytes)} in {result.seconds:.1f} s"
     )
 
@@ -231,20 +238,29 @@ def _publish_line(result: PublishResult) -> str:
 
 
 def _complain(error: BaseException | str) -> None:
-    message = " ".join(str(error).split()) or type(error).__name__
+    message = printable(" ".join(str(error).split())) or type(error).__name__
     click.echo(f"music-cloud: {message}", err=True)
 
 
 @contextmanager
-def _stopping() -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise Stopped
+def _stopping() -> Iterator[list[int]]:
+    """Let SIGINT and SIGTERM raise; gives the numbers of those that came.
 
-    before = signal.signal(signal.SIGTERM, stop)
+    Both are remembered as well, because SQLite turns what is raised within one of its functions into an error
+    of its own.
+    """
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        received.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else Stopped
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield received
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main() -> NoReturn:
@@ -254,16 +270,19 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run a command; returns its exit code, which is 130 or 143 after SIGINT or SIGTERM."""
+    with _stopping() as received:
+        code = _run(arguments)
+    return 128 + received[0] if received and code else code
+
+
+def _run(arguments: list[str]) -> int:
     try:
-        with _stopping():
-            cli.main(arguments, prog_name="music-cloud", standalone_mode=False)
+        cli.main(arguments, prog_name="music-cloud", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return 130
-    except Stopped:
-        return 143
+    except (click.Abort, KeyboardInterrupt, Stopped):
+        return 1  # said by the signal that came
     except SettingsError as error:
         _complain(error)
         return 2

@@ -12,6 +12,7 @@ import msgspec
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _DURATION = re.compile(r"([0-9]{1,6})([smhd])")
+_LONGEST_S = 3650 * 86_400  # ten years: no wait and no link is meant to be longer
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -24,9 +25,10 @@ class Duration(click.ParamType[int]):
         if isinstance(value, int):
             return value
         match = _DURATION.fullmatch(value)
-        if match is None or int(match[1]) == 0:
+        seconds = int(match[1]) * _UNIT_S[match[2]] if match else 0
+        if not 0 < seconds <= _LONGEST_S:
             self.fail(f"{value!r} is not a time such as 30s, 15m, 2h or 1d", param, ctx)
-        return int(match[1]) * _UNIT_S[match[2]]
+        return seconds
 
 
 db_option = click.option(
@@ -54,6 +56,11 @@ def settings_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def printable(text: str) -> str:
+    """Text that may come from a stranger, so that it cannot speak to the terminal or forge a line."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def print_json(value: Any) -> None:

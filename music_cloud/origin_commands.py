@@ -19,13 +19,14 @@ import msgspec
 from contracts.best_source import STREAM_PATH, link_life_s
 from contracts.errors import ExpiredToken, MalformedError, TokenError
 from contracts.handles import parse_handle
-from contracts.keyring import KeyRing, key_ring
+from contracts.keyring import KEY_RING_NAME, SECRET_NAMES, KeyRing, select_key_material
 from contracts.tokens import MAX_TIME_S, OriginClaims, TokenKind, create_origin_token, verify_origin_token
 from music_cloud.options import Duration, db_option, env_file_option, json_option, print_json
-from music_cloud.settings import SettingsError, find_setting, load_env_file
+from music_cloud.settings import SettingsError, load_env_file
 
-SECRET_KEYS = ("MUSIC_CLOUD_PRIVATE_ORIGIN_SECRET", "PRIVATE_ORIGIN_SECRET")
-KEY_RING_KEY = "MUSIC_CLOUD_PRIVATE_ORIGIN_KEY_RING"
+ROOTS_NAME = "MUSIC_CLOUD_ORIGIN_ROOTS"
+CATALOG_NAME = "MUSIC_CLOUD_CATALOG"
+MAX_TOKEN_TTL_NAME = "MUSIC_CLOUD_MAX_TOKEN_TTL_S"
 KINDS = {kind.name.lower(): kind for kind in TokenKind}
 
 
@@ -53,21 +54,27 @@ def origin_command(
 
     Without a secret (MUSIC_CLOUD_PRIVATE_ORIGIN_SECRET, or a key ring) every link is answered 503.
     """
-    # Litestar is loaded only by the command that serves: it would double the start of all others.
-    from origin import create_app, serve
-    from origin.settings import CATALOG_KEY, MAX_TOKEN_TTL_KEY, ROOTS_KEY, parse_roots, parse_ttl
+    # Litestar is loaded only by the commands that need it: it would double the start of all others.
+    from origin import create_app, parse_roots, serve
+    from origin.key_source import load_key_ring, warn_if_short
 
-    bound = parse_roots(";".join(roots) or os.environ.get(ROOTS_KEY, ""))
+    settings = _load_settings(env_file, must_exist=False)
+    try:
+        bound = parse_roots(";".join(roots) or settings.get(ROOTS_NAME, ""))
+    except MalformedError as error:
+        raise SettingsError(f"--root: {error}") from error
     app = create_app(
         source_db,
         env_file,
-        roots=bound or None,
-        catalog=catalog or os.environ.get(CATALOG_KEY),
-        max_token_ttl_s=parse_ttl(os.environ.get(MAX_TOKEN_TTL_KEY)),
+        roots=bound,
+        catalog=catalog or settings.get(CATALOG_NAME),
+        max_token_ttl_s=_max_token_ttl_s(settings),
     )
     # What the environment says cannot change while the origin runs; the env file can, and is looked at again.
-    ring = _load_ring(os.environ, Path())
-    if ring is not None:
+    material = select_key_material(os.environ)
+    if material is not None:
+        ring = load_key_ring(material, Path())
+        warn_if_short(ring)
         app.state.private_origin_secret = ring
     serve(app, host, port, on_listening=lambda url: click.echo(f"listening on {url}", err=True))
 
@@ -84,7 +91,11 @@ def token_group() -> None:
 @click.option("--kind", type=click.Choice(list(KINDS)), default="stream", show_default=True)
 @click.option("--file-name", default="", help="What a browser may save the file as.")
 @click.option("--download", is_flag=True, help="Offer the file for saving instead of playing it.")
-@click.option("--network", default="", help="Only clients of this network, such as 203.0.113.0/24.")
+@click.option(
+    "--network",
+    default="",
+    help="Only clients of this network, such as 203.0.113.0/24. Behind a proxy every client is the proxy.",
+)
 @click.option("--origin-url", help="Print a whole link to the origin at this address.")
 @env_file_option
 @json_option
@@ -105,10 +116,14 @@ def create_command(
         parse_handle(handle)
     except MalformedError as error:
         raise click.BadParameter("a handle is the loc:<id>.<check> of catalog_track_files") from error
-    expires_at = min(int(time.time()) + (ttl or link_life_s(duration)), MAX_TIME_S)
+    settings = _load_settings(env_file)
+    longest_s = _max_token_ttl_s(settings)
+    if ttl is not None and longest_s is not None and ttl > longest_s:
+        raise click.BadParameter(f"the origin refuses links that live longer than {longest_s} s")
+    expires_at = min(int(time.time()) + (ttl or link_life_s(duration, longest_s)), MAX_TIME_S)
     try:
         token = create_origin_token(
-            _ring(env_file),
+            _ring(settings, env_file),
             handle,
             expires_at,
             kind=KINDS[kind],
@@ -138,7 +153,8 @@ def inspect_command(token: str, kind: str, env_file: Path | None, as_json: bool)
     """
     text = sys.stdin.read(65_536).strip() if token == "-" else token
     text = text.rpartition("/")[2]
-    ring = _ring(env_file)
+    settings = _load_settings(env_file)
+    ring = _ring(settings, env_file)
     now = time.time()
     try:
         claims = verify_origin_token(ring, text, now, kind=KINDS[kind])
@@ -146,7 +162,11 @@ def inspect_command(token: str, kind: str, env_file: Path | None, as_json: bool)
         # Only its time is over, so what it asserted can be believed, and shown.
         _show(verify_origin_token(ring, text, 0, kind=KINDS[kind]), "expired", now, as_json)
         raise
-    _show(claims, "good", now, as_json)
+    longest_s = _max_token_ttl_s(settings)
+    is_too_long = longest_s is not None and claims.expires_at - now > longest_s
+    _show(claims, "too long a life" if is_too_long else "good", now, as_json)
+    if is_too_long:
+        raise TokenError(f"the token lives longer than the {longest_s} s that the origin accepts")
 
 
 def _show(claims: OriginClaims, verdict: str, now: float, as_json: bool) -> None:
@@ -162,20 +182,33 @@ def _show(claims: OriginClaims, verdict: str, now: float, as_json: bool) -> None
         click.echo(f"{name:<15} {value}")
 
 
-def _ring(env_file: Path | None) -> KeyRing:
+def _load_settings(env_file: Path | None, *, must_exist: bool = True) -> dict[str, str]:
+    """What the env file says and, above it, the environment.
+
+    An origin may be started before its env file is there; it looks at it again for secrets.
+    """
+    if env_file is not None and not env_file.exists() and not must_exist:
+        click.echo(f"music-cloud: {env_file} is not there yet", err=True)
+        env_file = None
+    in_file = load_env_file(env_file) if env_file is not None else {}
+    return {**in_file, **{name: value for name, value in os.environ.items() if value}}
+
+
+def _ring(settings: Mapping[str, str], env_file: Path | None) -> KeyRing:
     """The keys that the environment names, else the env file."""
-    ring = _load_ring(os.environ, Path())
-    if ring is None and env_file is not None:
-        ring = _load_ring(load_env_file(env_file), env_file.parent)
-    if ring is None:
-        raise SettingsError(f"there is no secret; set {SECRET_KEYS[0]} or {KEY_RING_KEY}")
-    return ring
+    from origin.key_source import load_key_ring
+
+    in_environment = select_key_material(os.environ)
+    material = in_environment or select_key_material(settings)
+    if material is None:
+        raise SettingsError(f"there is no secret; set {SECRET_NAMES[0]} or {KEY_RING_NAME}")
+    return load_key_ring(material, Path() if in_environment or env_file is None else env_file.parent)
 
 
-def _load_ring(values: Mapping[str, str], folder: Path) -> KeyRing | None:
-    """The keys that a source of settings names; a ring file is relative to `folder`."""
-    path = values.get(KEY_RING_KEY)
-    if path:
-        return KeyRing.parse((folder / path).read_text("utf-8", "surrogateescape"))
-    secret = find_setting(values, SECRET_KEYS)
-    return None if secret is None else key_ring(secret)
+def _max_token_ttl_s(settings: Mapping[str, str]) -> int | None:
+    from origin.settings import parse_ttl
+
+    try:
+        return parse_ttl(settings.get(MAX_TOKEN_TTL_NAME))
+    except MalformedError as error:
+        raise SettingsError(str(error)) from error

@@ -98,6 +98,8 @@ def load_settings(
                 value = find_setting(source, (PREFIX + field.upper(), *_AWS_NAMES.get(field, ())))
         if value is not None:
             values[field] = value
+    if environment.get(PREFIX + "METADATA_KEYS", in_file.get(PREFIX + "METADATA_KEYS")) == "":
+        raise SettingsError(f"{PREFIX}METADATA_KEYS names no key; leave it out to keep all that are public")
     try:
         return msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:

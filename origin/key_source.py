@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import ContractError
-from contracts.keyring import KeyRing, key_ring
-from origin.settings import KEY_RING_KEY, SECRET_KEYS, load_env_file
+from contracts.keyring import SHORT_SECRET_BYTES, KeyMaterial, KeyRing, key_ring, select_key_material
+from origin.settings import load_env_file
 
 logger = logging.getLogger("origin")
 
 CHECK_INTERVAL_S = 1.0  # Design: looked at for changes at most once a second.
 # A file system may give two changes within a tick one time stamp; none has ticks longer than FAT's 2 s.
 _SETTLED_S = 2.0
-_SHORT_SECRET_BYTES = 16  # 128 bits: design, section 3
 
 _Signature = tuple[tuple[int, int, int, int] | None, ...]
 
@@ -66,18 +65,40 @@ class KeySource:
         self._seen = _settled(signature)
 
     def _load(self) -> KeyRing | None:
-        values = load_env_file(self._env_file)
-        ring_file = values.get(KEY_RING_KEY)
         if self._env_file is None:
             return None
         self._watched = (self._env_file,)
-        if ring_file:
-            # Relative to the env file: a service is started in whatever folder.
-            path = self._env_file.parent / ring_file
-            self._watched += (path,)
-            return _warned(KeyRing.parse(path.read_text(encoding="utf-8", errors="surrogateescape")))
-        secret = next((values[key] for key in SECRET_KEYS if values.get(key)), None)
-        return None if secret is None else _warned(key_ring(secret))
+        material = select_key_material(load_env_file(self._env_file))
+        if material is None:
+            return None
+        if named := material.ring_file or material.secret_file:
+            self._watched += (self._env_file.parent / named,)
+        ring = load_key_ring(material, self._env_file.parent)
+        warn_if_short(ring)
+        return ring
+
+
+def load_key_ring(material: KeyMaterial, folder: Path) -> KeyRing:
+    """The keys that settings name; a file is relative to `folder`, that of the settings.
+
+    Raises:
+        MalformedError: there is no secret in the file.
+        OSError: it cannot be read.
+    """
+    if material.secret:
+        return key_ring(material.secret)
+    text = (folder / (material.ring_file or material.secret_file)).read_text("utf-8", "surrogateescape")
+    return KeyRing.parse(text) if material.ring_file else key_ring(text.strip())
+
+
+def warn_if_short(ring: KeyRing) -> None:
+    """Say so when a secret is shorter than one should be; it is used all the same."""
+    if ring.shortest_secret_bytes < SHORT_SECRET_BYTES:
+        logger.warning(
+            "a secret has only %d bytes: whoever sees one token can guess it; "
+            "python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes a good one",
+            ring.shortest_secret_bytes,
+        )
 
 
 def _ring_of(override: Any) -> KeyRing | None:
@@ -85,15 +106,6 @@ def _ring_of(override: Any) -> KeyRing | None:
         return KeyRing(override) if isinstance(override, list | tuple) else key_ring(override)
     except (ContractError, TypeError):
         return None  # Empty, or no secret at all.
-
-
-def _warned(ring: KeyRing) -> KeyRing:
-    if ring.shortest_secret_bytes < _SHORT_SECRET_BYTES:
-        logger.warning(
-            "a secret has only %d bytes: whoever sees one token can guess it; music-cloud keygen makes one",
-            ring.shortest_secret_bytes,
-        )
-    return ring
 
 
 def _signature(paths: tuple[Path, ...]) -> _Signature:

@@ -14,8 +14,6 @@ from pathlib import Path
 from contracts.env_file import parse_env_file
 from contracts.errors import MalformedError
 
-SECRET_KEYS = ("MUSIC_CLOUD_PRIVATE_ORIGIN_SECRET", "PRIVATE_ORIGIN_SECRET")  # The first that is not empty.
-KEY_RING_KEY = "MUSIC_CLOUD_PRIVATE_ORIGIN_KEY_RING"
 MAX_TOKEN_TTL_KEY = "MUSIC_CLOUD_MAX_TOKEN_TTL_S"
 ROOTS_KEY = "MUSIC_CLOUD_ORIGIN_ROOTS"
 CATALOG_KEY = "MUSIC_CLOUD_CATALOG"

@@ -21,7 +21,7 @@ EXPIRY = timedelta(days=14)
 _CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
-def verify_clock(now: datetime, store_now: datetime | None, base: Pointer | None) -> None:
+def verify_clock(now: datetime, store_now: datetime | None, published_at: datetime | None) -> None:
     """Check this machine's clock against the store's and against what was published before.
 
     Raises:
@@ -32,10 +32,11 @@ def verify_clock(now: datetime, store_now: datetime | None, base: Pointer | None
             f"this machine's clock says {now:%Y-%m-%d %H:%M:%S} UTC and the store's "
             f"{store_now:%Y-%m-%d %H:%M:%S}; set the clock before publishing"
         )
-    if base is not None and now < base.manifest.published_at:
+    if published_at is not None and now < published_at:
         raise ClockError(
             f"this machine's clock says {now:%Y-%m-%d %H:%M:%S} UTC, which is before the last publish "
-            f"({base.manifest.published_at:%Y-%m-%d %H:%M:%S}); set the clock before publishing"
+            f"({published_at:%Y-%m-%d %H:%M:%S}); set the clock before publishing, or use --accept-clock once "
+            "when it was that publish whose clock was wrong"
         )
 
 

@@ -42,6 +42,7 @@ class PublishOptions:
     `metadata_keys`: the only top-level keys of `metadata_json` that are kept; None keeps all that are public.
     `segment_bytes`: how much of the database goes into one blob. `level`: of zstd.
     `single_publisher`: the store ignores preconditions, and nobody else publishes to it.
+    `accept_clock`: the clock is right, although the last publish has a later date.
     """
 
     metadata_keys: Collection[str] | None = None
@@ -49,6 +50,7 @@ class PublishOptions:
     level: int = KEYFRAME_LEVEL
     expiry: timedelta = EXPIRY
     single_publisher: bool = False
+    accept_clock: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,8 @@ class _Publish:
         self._store = SinglePublisherStore(store) if options.single_publisher else store
         self._state = state
         self._options = options
+        keys = options.metadata_keys
+        self._metadata_keys = None if keys is None else frozenset(keys)
         self._progress = progress
         self._environment = environment
         self._sent = _Sent()
@@ -140,22 +144,29 @@ class _Publish:
         with self._state.locked():
             base = fetch_pointer(self._store)
             self._state.verify_repository(base and base.manifest.repository)
-            verify_clock(self._environment.now(), self._store.now(), base)
+            verify_clock(
+                self._environment.now(),
+                self._store.now(),
+                None if base is None or self._options.accept_clock else base.manifest.published_at,
+            )
             if not self._options.single_publisher and not self._state.is_probed(self._store.address):
                 verify_preconditions(self._store)
                 self._state.store_probed(self._store.address)
-            finished = self._finish_candidate(base)
-            resumed = finished is not None
-            base = finished or base
-            candidate = self._make_candidate(base)
-            outcome: Literal["published", "renewed", "unchanged"]
-            if candidate is not None:
-                base, outcome = self._publish_candidate(candidate, base), "published"
-            else:
-                assert base is not None  # only a published database can be unchanged
-                outcome = "published" if resumed else "unchanged"
-                if is_renewal_due(base.manifest, self._environment.now()):
-                    base, outcome = self._renew(base), "published" if resumed else "renewed"
+            outcome: Literal["published", "renewed", "unchanged"] = "unchanged"
+            resumed = False
+            if base is None or not base.manifest.held:
+                finished = self._finish_candidate(base)
+                resumed = finished is not None
+                base = finished or base
+                candidate = self._make_candidate(base)
+                if candidate is not None:
+                    base = self._publish_candidate(candidate, base)
+                if resumed or candidate is not None:
+                    outcome = "published"
+            assert base is not None  # nothing published before: then a candidate was
+            if is_renewal_due(base.manifest, self._environment.now()):
+                base = self._renew(base)
+                outcome = "renewed" if outcome == "unchanged" else outcome
         return PublishResult(
             outcome,
             base.manifest,
@@ -170,8 +181,9 @@ class _Publish:
         """Publish what an earlier run left ready, when nothing was published since; None when nothing was."""
         candidate = self._state.load_candidate()
         finished = None
-        wanted = (self._store.address, base and base.digest)
-        if candidate is not None and (candidate.store, candidate.base) == wanted:
+        # One made with other keys may hold what the operator has since decided to keep.
+        wanted = (self._store.address, base and base.digest, self._metadata_keys)
+        if candidate is not None and (candidate.store, candidate.base, candidate.metadata_keys) == wanted:
             finished = self._publish_candidate(candidate, base)
         self._state.discard_candidate()
         return finished
@@ -184,7 +196,7 @@ class _Publish:
             export = build_database(
                 self._source_db,
                 path,
-                metadata_keys=self._options.metadata_keys,
+                metadata_keys=self._metadata_keys,
                 now=self._environment.now(),
             )
             if base is not None and export.database == base.manifest.database:
@@ -204,7 +216,12 @@ class _Publish:
         )
         path.unlink()
         candidate = Candidate(
-            self._store.address, base and base.digest, export.snapshot, export.database, keyframe
+            self._store.address,
+            base and base.digest,
+            export.snapshot,
+            export.database,
+            keyframe,
+            self._metadata_keys,
         )
         self._state.store_candidate(candidate, scratch)
         return candidate

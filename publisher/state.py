@@ -28,6 +28,7 @@ class Candidate(msgspec.Struct, frozen=True):
     snapshot: SnapshotManifest
     database: Database
     keyframe: Keyframe
+    metadata_keys: frozenset[str] | None = None  # what it was exported with
 
 
 class State:

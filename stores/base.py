@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO, NamedTuple, Protocol
 
-from contracts.errors import MalformedError
+from contracts.errors import MalformedError, PreconditionFailed, StoreUnavailable
 
 PIECE_BYTES = 64 << 10  # what a reading yields at a time: bounds memory per stream
 
@@ -64,6 +64,18 @@ class Update:
 
 
 PutMode = Create | Overwrite | Update
+
+
+def verify_mode(key: str, mode: PutMode, found_etag: str | None) -> None:
+    """Check a write's condition against the entity tag that its key has now, None when there is no object.
+
+    Raises:
+        PreconditionFailed: when it does not hold.
+    """
+    if isinstance(mode, Create) and found_etag is not None:
+        raise PreconditionFailed(f"{key} exists already")
+    if isinstance(mode, Update) and (found_etag is None or found_etag != mode.etag):
+        raise PreconditionFailed(f"{key} is no longer the one that was read")
 
 
 class ReadableStore(Protocol):
@@ -127,6 +139,22 @@ def read_whole(reading: Reading, max_bytes: int) -> bytes:
             if len(content) > max_bytes:
                 raise MalformedError(f"an object of more than {max_bytes} bytes")
     return bytes(content)
+
+
+def parse_size(text: str | None, what: str) -> int:
+    """A size in bytes from a header; 19 digits are more than any disk has.
+
+    Raises:
+        StoreUnavailable: when it is no such number: an answer that says so cannot be read.
+    """
+    if text is None or not (text.isascii() and text.isdecimal() and len(text) <= 19):
+        raise StoreUnavailable(f"{what} came without a valid size")
+    return int(text)
+
+
+def parse_retry_after(text: str | None) -> float | None:
+    """Seconds from a Retry-After header (RFC 9110, section 10.2.3); None for a date or anything else."""
+    return float(text) if text and text.isascii() and text.isdecimal() and len(text) <= 9 else None
 
 
 def stream_pieces(stream: BinaryIO) -> Iterable[bytes]:

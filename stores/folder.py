@@ -29,7 +29,7 @@ from contracts.errors import (
     StoreError,
     StoreUnavailable,
 )
-from stores.base import Create, ObjectInfo, PutMode, Reading, Update, stream_pieces
+from stores.base import Create, ObjectInfo, Overwrite, PutMode, Reading, stream_pieces, verify_mode
 from stores.files import sync_folder
 from stores.locks import exclusive_lock
 
@@ -137,14 +137,13 @@ class FolderStore:
         return incoming
 
     def _verify(self, key: str, mode: PutMode) -> None:
+        if isinstance(mode, Overwrite):
+            return
         try:
-            found = self.head(key).etag if isinstance(mode, Create | Update) else None
+            found = self.head(key).etag
         except ObjectMissing:
             found = None
-        if isinstance(mode, Create) and found is not None:
-            raise PreconditionFailed(f"{key} exists already in {self.root}")
-        if isinstance(mode, Update) and found != mode.etag:
-            raise PreconditionFailed(f"{key} in {self.root} is no longer the one that was read")
+        verify_mode(key, mode, found)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ is neither the object nor a plain refusal is "unavailable", never "missing".
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,11 +17,14 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from contracts.errors import AccessDenied, ObjectMissing, StoreError, StoreUnavailable
-from stores.base import PIECE_BYTES, ObjectInfo, Reading
+from stores.base import PIECE_BYTES, ObjectInfo, Reading, parse_retry_after, parse_size
 
 _TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)
 _IDENTITY = {"Accept-Encoding": "identity"}
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)")  # RFC 9110, section 14.4
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")  # RFC 9110, section 14.4
+# Slow retrieval (TUF specification, section 1.5.2): slower than a modem is no line but an attack or a fault.
+_SLOWEST_BYTES_PER_S = 1024
+_PATIENCE_S = 60.0
 _DRAIN_BYTES = 64 << 10
 
 
@@ -30,7 +34,8 @@ class HttpStore:
     def __init__(self, base_url: str, connections: int = 8) -> None:
         try:
             parts = urlsplit(base_url)
-        except ValueError as error:  # such as a bracket that is not closed
+            urllib3.util.parse_url(base_url)
+        except (ValueError, HTTPError) as error:  # such as a bracket that is not closed
             raise StoreError(f"{base_url!r} is not an http(s) address") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise StoreError(f"{base_url!r} is not an http(s) address")
@@ -84,9 +89,8 @@ class HttpStore:
 
     def _reading(self, response: urllib3.BaseHTTPResponse, key: str, start: int) -> Reading:
         try:
-            skip = (
-                start if response.status == 200 else 0
-            )  # a server may ignore ranges (RFC 9110, section 14.2)
+            # A server may ignore ranges (RFC 9110, section 14.2).
+            skip = start if response.status == 200 else 0
             if response.status == 206 and not _is_rest(response, start):
                 raise StoreUnavailable(f"{self.address} answered another range of {key} than was asked for")
             return Reading(_info(response, key), _pieces(response, key, skip), partial(_release, response))
@@ -110,11 +114,8 @@ def _refusal(response: urllib3.BaseHTTPResponse, key: str, address: str) -> Stor
     if status in (401, 403):
         return AccessDenied(f"{address} refuses {key} (status {status}); a missing object may look so too")
     if status in (304, 429) or status >= 500:  # "not modified" answers no question that was asked
-        retry_after = response.headers.get("Retry-After", "")
-        return StoreUnavailable(
-            f"{address} answered {key} with status {status}",
-            float(retry_after) if retry_after.isascii() and retry_after.isdecimal() else None,
-        )
+        retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
+        return StoreUnavailable(f"{address} answered {key} with status {status}", retry_after_s)
     if 300 <= status < 400:
         target = response.headers.get("Location", "elsewhere")
         return StoreError(f"{address} redirects {key} to {target}; use that address")
@@ -140,17 +141,18 @@ def _info(response: urllib3.BaseHTTPResponse, key: str) -> ObjectInfo:
     if response.status == 206:
         size_bytes = _content_range(response)[2]
     else:
-        length = response.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdecimal()):
-            raise StoreUnavailable(f"{key} came without a valid Content-Length")
-        size_bytes = int(length)
+        size_bytes = parse_size(response.headers.get("Content-Length"), key)
     return ObjectInfo(size_bytes, response.headers.get("ETag", ""))
 
 
 def _pieces(response: urllib3.BaseHTTPResponse, key: str, skip: int) -> Iterator[bytes]:
+    received, began_s = 0, time.monotonic()
     try:
         with _store_errors(key):
-            for piece in response.stream(PIECE_BYTES, decode_content=False):
+            # `read1` gives what has come: a server that sends a byte now and then holds nobody for long.
+            while piece := response.read1(PIECE_BYTES, decode_content=False):
+                received += len(piece)
+                _verify_pace(received, time.monotonic() - began_s, key)
                 if skip >= len(piece):
                     skip -= len(piece)
                     continue
@@ -158,6 +160,11 @@ def _pieces(response: urllib3.BaseHTTPResponse, key: str, skip: int) -> Iterator
                 skip = 0
     finally:
         _release(response)
+
+
+def _verify_pace(received_bytes: int, seconds: float, key: str) -> None:
+    if seconds > _PATIENCE_S and received_bytes < seconds * _SLOWEST_BYTES_PER_S:
+        raise StoreUnavailable(f"{key} came too slowly: {received_bytes} bytes in {seconds:.0f} s")
 
 
 def _release(response: urllib3.BaseHTTPResponse) -> None:

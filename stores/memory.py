@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import BinaryIO
 
 from contracts.digests import digest_bytes
-from contracts.errors import ObjectMissing, PreconditionFailed
-from stores.base import PIECE_BYTES, Create, ObjectInfo, PutMode, Reading, Update
+from contracts.errors import ObjectMissing
+from stores.base import PIECE_BYTES, ObjectInfo, PutMode, Reading, verify_mode
 
 
 class MemoryStore:
@@ -37,10 +37,7 @@ class MemoryStore:
         content = body if isinstance(body, bytes) else body.read()
         with self._lock:
             found = self.objects.get(key)
-            if isinstance(mode, Create) and found is not None:
-                raise PreconditionFailed(f"{key} exists already")
-            if isinstance(mode, Update) and (found is None or digest_bytes(found) != mode.etag):
-                raise PreconditionFailed(f"{key} has changed")
+            verify_mode(key, mode, None if found is None else digest_bytes(found))
             self.objects[key] = content
         return digest_bytes(content)
 

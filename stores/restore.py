@@ -7,9 +7,10 @@ and memory does not grow with the database.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 
 from contracts.digests import digest_stream, verify_pieces
 from contracts.errors import DigestMismatchError
@@ -40,10 +41,17 @@ def restore_keyframe(
     with target.open("xb") as stream:
         stream.truncate(keyframe.database.size_bytes)
 
+    stopped = Event()
+
+    def count(size_bytes: int) -> None:
+        if stopped.is_set():
+            raise CancelledError
+        report(size_bytes)
+
     def restore_segment(index: int, blob: Blob, size_bytes: int) -> None:
         with target.open("r+b") as stream:
             stream.seek(index * keyframe.segment_bytes)
-            with closing(fetch_blob(store, blob, report)) as stored:
+            with closing(fetch_blob(store, blob, count)) as stored:
                 for piece in decode_segment(stored, size_bytes):
                     stream.write(piece)
 
@@ -57,6 +65,7 @@ def restore_keyframe(
             for segment in as_completed(segments):
                 segment.result()
         except BaseException:
+            stopped.set()
             executor.shutdown(wait=True, cancel_futures=True)
             raise
     verify_database(target, keyframe.database)

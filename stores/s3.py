@@ -2,7 +2,7 @@
 
 Invariant: every write carries its SHA-256, conditional writes are one `PutObject` with a single attempt, and
 nothing that botocore or urllib3 raises gets out untranslated. Retrying is stores/retrying.py's.
-What differs between providers is in docs/providers.md.
+What differs between providers, a publisher finds out by asking (publisher/probe.py).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     NoCredentialsError,
+    ParamValidationError,
     PartialCredentialsError,
 )
 from urllib3.exceptions import HTTPError
@@ -36,7 +37,17 @@ from contracts.errors import (
     StoreUnavailable,
 )
 from contracts.layout import cache_control, content_type, parse_key
-from stores.base import PIECE_BYTES, Create, ObjectInfo, PutMode, Reading, Update, stream_pieces
+from stores.base import (
+    PIECE_BYTES,
+    Create,
+    ObjectInfo,
+    PutMode,
+    Reading,
+    Update,
+    parse_retry_after,
+    parse_size,
+    stream_pieces,
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,9 @@ class S3Store:
     def __init__(self, bucket: str, prefix: str, settings: S3Settings) -> None:
         self._bucket = bucket
         self._prefix = prefix.strip("/")
-        self.address = f"s3://{bucket}/{self._prefix}".rstrip("/")
+        # With the endpoint: the same name elsewhere is another store.
+        where = f" at {settings.endpoint_url}" if settings.endpoint_url else ""
+        self.address = f"s3://{bucket}/{self._prefix}".rstrip("/") + where
         try:
             self._client = boto3.session.Session().client(
                 "s3",
@@ -84,7 +97,7 @@ class S3Store:
 
     def head(self, key: str) -> ObjectInfo:
         with self._errors(key):
-            return _info(self._client.head_object(Bucket=self._bucket, Key=self._name(key)))
+            return _info(self._client.head_object(Bucket=self._bucket, Key=self._name(key)), key)
 
     def get(self, key: str, start: int = 0) -> Reading:
         with self._errors(key):
@@ -138,9 +151,8 @@ class S3Store:
         try:
             with self._errors(""):
                 answer = self._client.head_bucket(Bucket=self._bucket)
-        except (
-            AccessDenied
-        ) as error:  # a key that may not ask for the bucket still gets an answer with a date
+        except AccessDenied as error:
+            # A key that may not ask for the bucket still gets an answer, with a date.
             cause = error.__cause__
             if not isinstance(cause, ClientError):
                 raise
@@ -152,13 +164,16 @@ class S3Store:
 
     def _reading(self, answer: Mapping[str, Any], key: str, start: int) -> Reading:
         body = answer["Body"]
-        info = _info(answer)
-        if start:
-            total = str(answer.get("ContentRange", "")).rpartition("/")[2]
-            if not total.isdecimal():
-                body.close()
-                raise StoreUnavailable(f"{self.address} ignored the range asked of {key}")
-            info = ObjectInfo(int(total), info.etag)
+        try:
+            info = _info(answer, key)
+            if start:
+                total = str(answer.get("ContentRange", "")).rpartition("/")[2]
+                if not total:
+                    raise StoreUnavailable(f"{self.address} ignored the range asked of {key}")
+                info = ObjectInfo(parse_size(total, key), info.etag)
+        except StoreUnavailable:
+            body.close()
+            raise
         return Reading(info, self._pieces(body, key), body.close)
 
     def _pieces(self, body: Any, key: str) -> Iterator[bytes]:
@@ -181,7 +196,10 @@ class S3Store:
             ) from error
         except RecursionError as error:  # botocore follows a redirect by asking for the bucket's region
             raise StoreError(f"{self.address}: the endpoint redirects elsewhere; use that address") from error
-        except (BotoCoreError, HTTPError, OSError) as error:
+        except ParamValidationError as error:  # nothing was sent: no bucket can have such a name
+            raise StoreError(f"{self.address}: {error}") from error
+        # botocore parses the headers of an answer, and lets out what a wrong one raises.
+        except (BotoCoreError, HTTPError, OSError, ValueError) as error:
             raise StoreUnavailable(f"{self.address}: {key}: {error}") from error
 
     def _refusal(self, error: ClientError, key: str) -> StoreError:
@@ -203,7 +221,10 @@ class S3Store:
         if status == 429 or status >= 500 or status == 0:
             if status == 501:
                 return StoreError(f"{where}: the store does not implement this request ({code})")
-            return StoreUnavailable(f"{where}: {status} {code}", _retry_after(metadata))
+            return StoreUnavailable(
+                f"{where}: {status} {code}",
+                parse_retry_after(metadata.get("HTTPHeaders", {}).get("retry-after")),
+            )
         return StoreError(f"{where}: {status} {code}: {error.response.get('Error', {}).get('Message', '')}")
 
 
@@ -219,13 +240,9 @@ def _headers(key: str) -> dict[str, str]:
     return {"CacheControl": cache_control(kind), "ContentType": content_type(kind)}
 
 
-def _info(answer: Mapping[str, Any]) -> ObjectInfo:
-    return ObjectInfo(int(answer["ContentLength"]), str(answer.get("ETag", "")))
-
-
-def _retry_after(metadata: Mapping[str, Any]) -> float | None:
-    value = str(metadata.get("HTTPHeaders", {}).get("retry-after", ""))
-    return float(value) if value.isascii() and value.isdecimal() else None
+def _info(answer: Mapping[str, Any], key: str) -> ObjectInfo:
+    size_bytes = parse_size(str(answer.get("ContentLength")), key)
+    return ObjectInfo(size_bytes, str(answer.get("ETag", "")))
 
 
 def _date(answer: Mapping[str, Any]) -> datetime | None:

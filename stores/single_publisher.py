@@ -8,8 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import BinaryIO
 
-from contracts.errors import ObjectMissing, PreconditionFailed
-from stores.base import Create, ObjectInfo, Overwrite, PutMode, Reading, Store, Update
+from contracts.errors import ObjectMissing
+from stores.base import ObjectInfo, Overwrite, PutMode, Reading, Store, verify_mode
 
 
 class SinglePublisherStore:
@@ -34,10 +34,7 @@ class SinglePublisherStore:
                 found = self._store.head(key).etag
             except ObjectMissing:
                 found = None
-            if isinstance(mode, Create) and found is not None:
-                raise PreconditionFailed(f"{key} exists already")
-            if isinstance(mode, Update) and found != mode.etag:
-                raise PreconditionFailed(f"{key} is no longer the one that was read")
+            verify_mode(key, mode, found)
         return self._store.put(key, body, Overwrite())
 
     def delete(self, key: str) -> None:

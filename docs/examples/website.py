@@ -40,8 +40,12 @@ def playable_url(
 
 def safe_file_name(name: str | None, ext: str | None) -> str:
     """What a listener's browser saves the track as: its title, without what no file name may hold."""
-    title = "".join(letter if letter.isprintable() and letter not in "/\\" else " " for letter in name or "")
-    return f"{title.strip()[:200]}.{ext}" if title.strip() and ext else ""
+    if not name or not ext:
+        return ""
+    title = "".join(
+        letter if letter.isprintable() and letter not in "/\\" else " " for letter in f"{name}.{ext}"
+    )
+    return title.strip()[-200:]
 
 
 def main() -> None:

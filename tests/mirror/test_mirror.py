@@ -21,6 +21,7 @@ from contracts.errors import (
     ExpiredError,
     MalformedError,
     ObjectMissing,
+    RollbackError,
     StoreError,
     StoreUnavailable,
 )
@@ -330,12 +331,50 @@ def test_a_deleted_generation_is_fetched_again(site: Site) -> None:
     assert site.served() == manifest.database.digest
 
 
-def test_a_damaged_pointer_file_says_what_to_do(site: Site) -> None:
-    site.publish()
+def test_a_damaged_pointer_file_is_mended_by_the_next_sync(site: Site) -> None:
+    manifest = site.publish()
     site.mirror.sync()
     (site.folder / "mirror" / "current").write_bytes(b"{")
-    with pytest.raises(MalformedError, match="delete it"):
+    with pytest.raises(MalformedError, match="damaged"):
         site.mirror.connect()
+    assert site.mirror.sync().outcome == "updated"
+    assert site.served() == manifest.database.digest
+
+
+def test_a_truncated_database_is_fetched_again(site: Site) -> None:
+    manifest = site.publish()
+    site.mirror.sync()
+    with closing(site.mirror.connect()) as connection:
+        (_, _, path) = connection.execute("PRAGMA database_list").fetchone()
+    Path(path).write_bytes(Path(path).read_bytes()[:4096])
+    assert site.mirror.sync().outcome == "updated"
+    assert site.served() == manifest.database.digest
+
+
+def test_an_unreadable_generation_is_not_called_a_missing_one(site: Site) -> None:
+    site.publish()
+    site.mirror.sync()
+    with closing(site.mirror.connect()) as connection:
+        (_, _, path) = connection.execute("PRAGMA database_list").fetchone()
+    Path(path).unlink()
+    with pytest.raises(MalformedError, match="cannot be read"):
+        site.mirror.connect()
+
+
+def test_a_clock_that_was_ahead_does_not_silence_the_rollback_alarm(site: Site) -> None:
+    site.publish()
+    old_pointer = memory(site).objects[POINTER_KEY]
+    site.publish(seed=1)
+    site.mirror.sync()
+    site.now = NOW + timedelta(days=3650)
+    with pytest.raises(ExpiredError):
+        site.mirror.sync()
+    site.now = NOW + timedelta(minutes=1)
+    memory(site).objects[POINTER_KEY] = old_pointer
+    assert site.mirror.sync().outcome == "stale"
+    site.now += timedelta(days=2)
+    with pytest.raises(RollbackError):
+        site.mirror.sync()
 
 
 def test_a_full_disk_is_noticed_before_the_download(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -70,11 +72,16 @@ def test_export_snapshot_writes_the_database_and_its_manifest(catalogue: Path, t
         ["publish", "--db", "x", "--store", "https://only.example/read"],
         ["publish", "--db", "x", "--store", "s3://"],
         ["publish", "--db", "x", "--store", "s3://user@bucket"],
+        ["publish", "--db", "x", "--store", "s3://[x/y"],
+        ["publish", "--db", "x", "--store", "s3://bad bucket!/x"],
         ["publish", "--db", "x", "--store", "y", "--env-file", "/no/such/file"],
         ["mirror", "--from", "http://", "--to", "x"],
         ["mirror", "--from", "http://user:secret@host/", "--to", "x"],
         ["mirror", "--from", "x", "--to", "y", "--interval", "soon"],
         ["mirror", "--from", "x", "--to", "y", "--interval", "0s"],
+        ["mirror", "--from", "x", "--to", "y", "--interval", "999999d"],
+        ["mirror", "--from", "http://host:port/", "--to", "x"],
+        ["origin", "--db", "x", "--root", "x"],
         ["demo", "--songs", "-1"],
     ],
 )
@@ -141,6 +148,29 @@ def test_sigterm_ends_a_publish_without_a_traceback(catalogue: Path, tmp_path: P
         assert process.wait() in (0, 143)  # it may have been faster than the signal
     assert "Traceback" not in rest
     assert run(["publish", "--db", str(catalogue), "--store", str(tmp_path / "bucket")]) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_within_a_function_of_sqlite_is_no_failure_of_the_catalogue(
+    catalogue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """SQLite reports what is raised there as an error of its own."""
+
+    def interrupted(*arguments: object) -> None:
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("publisher.rows.public_metadata", lambda *arguments: interrupted)
+    target = tmp_path / "snapshot"
+    assert run(["export-snapshot", "--db", str(catalogue), "--target-dir", str(target)]) == 128 + number
+    assert list(target.iterdir()) == []
+
+
+def test_what_a_stranger_wrote_cannot_speak_to_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "\x1b]0;pwned\x07"
+    assert run(["mirror", "--from", str(tmp_path / name), "--to", str(tmp_path / "mirror")]) == 1
+    assert "\x1b" not in capsys.readouterr().err
 
 
 def test_demo_runs_and_leaves_nothing(

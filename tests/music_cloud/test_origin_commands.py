@@ -96,6 +96,28 @@ def test_what_cannot_be_signed_is_wrong_usage(
     assert SECRET not in printed.err
 
 
+def test_the_longest_life_that_the_origin_accepts_is_kept(
+    env_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A track of unknown length must still play where the limit is an hour."""
+    unlimited = ["token", "create", HANDLE, "--env-file", str(env_file)]
+    assert run(unlimited) == 0
+    too_long = capsys.readouterr().out.strip()
+    with env_file.open("a") as settings:
+        settings.write("MUSIC_CLOUD_MAX_TOKEN_TTL_S=3600\n")
+    assert run([*unlimited, "--json"]) == 0
+    token = json.loads(capsys.readouterr().out)["token"]
+    assert run(["token", "inspect", token, "--env-file", str(env_file)]) == 0
+    assert run(["token", "inspect", too_long, "--env-file", str(env_file)]) == 1
+    assert run([*unlimited, "--ttl", "2h"]) == 2
+
+
+def test_a_misspelt_setting_stops_the_origin(env_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    env_file.write_text("MUSIC_CLOUD_PRIVATE_ORIGIN_SECERT=x\n")
+    assert run(["origin", "--db", "x", "--env-file", str(env_file)]) == 2
+    assert "did you mean MUSIC_CLOUD_PRIVATE_ORIGIN_SECRET" in capsys.readouterr().err
+
+
 def test_a_tampered_token_exits_1_with_one_sentence(
     env_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,6 +75,20 @@ def test_secret_changes_appears_and_goes(env_file: Path) -> None:
     assert kid(source) is None
 
 
+def test_secret_may_stand_in_a_file_of_its_own(env_file: Path, tmp_path: Path) -> None:
+    """As the command line reads it (docs/settings.md); relative to the env file, and looked at for changes."""
+    secret = tmp_path / "secret"
+    secret.write_text(f"{LONG}\n")
+    env_file.write_text("MUSIC_CLOUD_PRIVATE_ORIGIN_SECRET_FILE=secret\n")
+    source = KeySource(env_file)
+    first = kid(source)
+    assert first is not None
+    secret.write_text(f"{NEXT}\n")
+    assert kid(source) not in (None, first)
+    secret.unlink()
+    assert kid(source) is None
+
+
 def test_ring_file_rotates_and_revokes(env_file: Path, tmp_path: Path) -> None:
     """Relative to the env file; one that is broken or missing means no keys, rather than the old ones."""
     ring = tmp_path / "ring"

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from contracts.errors import (
     ClockError,
@@ -23,7 +24,7 @@ from contracts.errors import (
     UnsuitableStore,
 )
 from contracts.layout import POINTER_KEY, blob_key, manifest_key
-from contracts.manifest import Manifest, parse_manifest
+from contracts.manifest import Manifest, format_manifest, parse_manifest
 from music_cloud.sample import evolve
 from publisher import Environment, PublishOptions, PublishResult, publish
 from stores import Backoff, MemoryStore, Overwrite
@@ -290,6 +291,49 @@ def test_a_clock_before_the_last_publish_publishes_nothing(catalogue: Path, tmp_
     with pytest.raises(ClockError):
         publish_small(catalogue, store, tmp_path / "state", now=NOW - timedelta(seconds=1))
     assert store.objects == before
+
+
+def test_a_publish_dated_in_the_future_is_overcome_when_told_to(catalogue: Path, tmp_path: Path) -> None:
+    """A NAS whose clock was wrong for a day must not stay locked out for years."""
+    store = MemoryStore()
+    publish_small(catalogue, store, tmp_path / "state", now=NOW + timedelta(days=3650))
+    with pytest.raises(ClockError, match="--accept-clock"):
+        publish_small(catalogue, store, tmp_path / "state")
+    evolve(catalogue, churn="hour", seed=1)
+    options = PublishOptions(segment_bytes=16 << 10, level=1, accept_clock=True)
+    publish_small(catalogue, store, tmp_path / "state", options=options)
+    assert pointer(store).published_at == NOW
+
+
+def test_a_held_snapshot_is_only_renewed(catalogue: Path, tmp_path: Path) -> None:
+    """Design, section 5: the next timer does not undo a rollback."""
+    store = MemoryStore()
+    publish_small(catalogue, store, tmp_path / "state")
+    held = replace(pointer(store), held=True)
+    store.objects[POINTER_KEY] = format_manifest(held)
+    evolve(catalogue, churn="hour", seed=1)
+    assert publish_small(catalogue, store, tmp_path / "state").outcome == "unchanged"
+    later = NOW + timedelta(days=8)
+    assert publish_small(catalogue, store, tmp_path / "state", now=later).outcome == "renewed"
+    assert (pointer(store).held, pointer(store).database) == (True, held.database)
+
+
+def test_a_candidate_made_with_other_metadata_keys_is_never_published(
+    catalogue: Path, tmp_path: Path
+) -> None:
+    """Whoever stops a publish because it would show too much, and narrows the list, has not shown it."""
+    store = MemoryStore()
+
+    def fail(operation: str, key: str) -> None:
+        if operation == "put" and key.startswith("manifests/"):
+            raise StoreUnavailable("stopped")
+
+    with pytest.raises(StoreUnavailable):
+        publish_small(catalogue, FaultyStore(store, before=fail), tmp_path / "state")
+    narrow = PublishOptions(metadata_keys={"duration"}, segment_bytes=16 << 10, level=1)
+    result = publish_small(catalogue, store, tmp_path / "state", options=narrow)
+    assert not result.resumed
+    assert pointer(store).sequence == 1
 
 
 def test_an_emptied_store_is_not_taken_for_a_new_one(catalogue: Path, tmp_path: Path) -> None:

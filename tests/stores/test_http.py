@@ -8,6 +8,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -15,6 +16,7 @@ from contracts.errors import AccessDenied, ObjectMissing, StoreError, StoreUnava
 from contracts.layout import POINTER_KEY, blob_key
 from localstack import Bucket, SeaweedFS
 from stores import Backoff, Create, HttpStore, ObjectInfo, Overwrite, RetryingReader
+from stores.http import _verify_pace
 from stores.s3 import S3Store
 from tests.stores.conftest import no_sleep, s3_settings
 from tests.stores.scripted_server import Answer, Reset, ScriptedServer, http, http_range
@@ -196,6 +198,7 @@ def test_leftover_of_a_signed_upload_is_no_content_coding() -> None:
         "no length": http("200 OK", CONTENT, -1),
         "chunked": http("200 OK", b"5\r\nhello\r\n0\r\n\r\n", -1, Transfer_Encoding="chunked"),
         "bad length": http("200 OK", b"x", -1, Content_Length="ten"),
+        "absurd length": http("200 OK", b"x", -1, Content_Length="9" * 5000),
         "negative length": http("200 OK", b"x", -1, Content_Length="-5"),
         "no answer": b"",
         "no HTTP": b"220 ready, this is SMTP\r\n",
@@ -290,9 +293,7 @@ def test_closed_port_is_unavailable() -> None:
                 call(BLOB)
 
 
-@pytest.mark.parametrize(
-    "url", ["http://store.invalid", "http://127.0.0.1:99999", f"http://{'a' * 300}.invalid"]
-)
+@pytest.mark.parametrize("url", ["http://store.invalid", f"http://{'a' * 300}.invalid"])
 def test_host_that_cannot_be_is_unavailable(url: str) -> None:
     """RFC 6761, section 6.4: `invalid` never resolves."""
     with pytest.raises(StoreUnavailable):
@@ -309,6 +310,8 @@ def test_host_that_cannot_be_is_unavailable(url: str) -> None:
         "http://",
         "http:///path",
         "http://[",
+        "http://host:port",
+        "http://127.0.0.1:99999",
         "http://user:hunter2@cdn.example",
         "http://cdn.example?token=hunter2",
         "http://cdn.example#hunter2",
@@ -326,3 +329,26 @@ def test_proxies_of_the_environment_are_not_asked(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(os.environ, "http_proxy", "http://127.0.0.1:1")
     with ScriptedServer(OK) as server:
         assert read(server) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("received_bytes", "seconds", "is_too_slow"),
+    [(0, 59.0, False), (1, 61.0, True), (61 * 1023, 61.0, True), (61 * 1024, 61.0, False)],
+)
+def test_object_that_drips_is_given_up(received_bytes: int, seconds: float, is_too_slow: bool) -> None:
+    """Slow retrieval (TUF specification, section 1.5.2): less than 1 KiB/s after a minute."""
+    if is_too_slow:
+        with pytest.raises(StoreUnavailable, match="too slowly"):
+            _verify_pace(received_bytes, seconds, BLOB)
+    else:
+        _verify_pace(received_bytes, seconds, BLOB)
+
+
+def test_what_has_come_is_given_before_the_rest() -> None:
+    """So that a mirror which is told to stop hears of it while a server drips."""
+    with (
+        ScriptedServer(http("200 OK", b"first", 1000)) as server,
+        closing(HttpStore(server.url)) as store,
+        closing(store.get(BLOB)) as reading,
+    ):
+        assert next(iter(reading)) == b"first"

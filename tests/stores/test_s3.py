@@ -54,7 +54,7 @@ def _store_at(endpoint_url: str) -> S3Store:
 def test_every_object_is_served_with_the_headers_of_the_layout(test_bucket: Bucket) -> None:
     """As anyone sees it by plain HTTP (design: the bucket)."""
     store = S3Store(test_bucket.bucket, "/a/prefix/", s3_settings(test_bucket))
-    assert store.address == f"s3://{test_bucket.bucket}/a/prefix"
+    assert store.address == f"s3://{test_bucket.bucket}/a/prefix at {test_bucket.endpoint_url}"
     with urllib3.PoolManager(retries=False) as pool:
         for key, content_type, cache_control in LAYOUT:
             store.put(key, BytesIO(b"content"), Create())
