@@ -32,6 +32,7 @@ PRIVATE_KEY_PARTS = (
     "token",
 )
 _MEMORY = 4096  # entries; bounds what an endless variety of keys can hold
+_FLAT_KEYS = 64  # keys of the largest flat object that gets a decoder of its own
 _SEPARATORS = str.maketrans("", "", "-_ ")
 
 
@@ -57,9 +58,10 @@ def public_metadata(
     marks = {ord("\\"), *(place.encode()[0] for place in places)}
     allowed = None if allowed_keys is None else frozenset(allowed_keys)
     decode = msgspec.json.Decoder().decode
-    # The same few keys, and the same few sequences of keys, come a million times.
+    # The same few keys come a million times, and mostly the same few sets of keys: for each number of keys,
+    # the first public set found has a decoder that accepts nothing else.
     verdicts: dict[str, bool] = {}
-    public_shapes: set[tuple[str, ...]] = set()
+    flat_decoders: dict[int, Callable[[bytes], object]] = {}
 
     def is_public_key(key: str) -> bool:
         verdict = verdicts.get(key)
@@ -83,28 +85,36 @@ def public_metadata(
             return [publish(item) for item in value if is_public_item(item)]
         return value
 
-    def has_public_shape(keys: tuple[str, ...]) -> bool:
-        if not all(map(is_public_key, keys)) or (allowed is not None and not allowed.issuperset(keys)):
+    def is_public_flat_object(stored: bytes, value: Any) -> bool:
+        """Whether the text is one object without inner ones, and nothing in it is private."""
+        if type(value) is not dict or stored.count(b":") != len(value):
             return False
-        if len(public_shapes) > _MEMORY:
-            public_shapes.clear()
-        public_shapes.add(keys)
-        return True
+        if any(mark in stored for mark in marks) or not all(map(is_public_key, value)):
+            return False
+        return allowed is None or allowed.issuperset(value)
 
     def filtered(stored: bytes | None) -> bytes | None:
         if stored is None:
             return None
+        decode_flat = flat_decoders.get(stored.count(b":"))
+        if decode_flat is None:
+            return filtered_by_value(stored)
+        for mark in marks:
+            if mark in stored:
+                return filtered_by_value(stored)
+        try:
+            decode_flat(stored)
+        except ValueError:  # msgspec's own errors are, too
+            return filtered_by_value(stored)
+        return stored
+
+    def filtered_by_value(stored: bytes) -> bytes | None:
         try:
             value = decode(stored)
-            if type(value) is dict and stored.count(b":") == len(value):
-                # One flat object whose keys all show: when no place is in its text, the keys alone decide.
-                for mark in marks:
-                    if mark in stored:
-                        break
-                else:
-                    keys = tuple(value)
-                    if keys in public_shapes or has_public_shape(keys):
-                        return stored
+            if is_public_flat_object(stored, value):
+                if len(value) <= _FLAT_KEYS and len(value) not in flat_decoders:
+                    flat_decoders[len(value)] = _flat_decoder(value)
+                return stored
             if allowed is not None:
                 if type(value) is not dict:
                     return None
@@ -120,6 +130,17 @@ def public_metadata(
             return None
 
     return filtered
+
+
+def _flat_decoder(keys: Collection[str]) -> Callable[[bytes], object]:
+    """A decoder of objects that have each of these keys, no other key, and only plain values.
+
+    It accepts a repeated key: an object with as many colons as keys has none.
+    """
+    names = {f"key_{number}": key for number, key in enumerate(keys)}
+    fields = [(name, str | int | float | bool | None) for name in names]
+    flat = msgspec.defstruct("Flat", fields, rename=names, forbid_unknown_fields=True, gc=False)
+    return msgspec.json.Decoder(flat).decode
 
 
 def _repeats_keys(stored: bytes) -> bool:

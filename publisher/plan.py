@@ -35,7 +35,7 @@ def verify_clock(now: datetime, store_now: datetime | None, published_at: dateti
     if published_at is not None and now < published_at:
         raise ClockError(
             f"this machine's clock says {now:%Y-%m-%d %H:%M:%S} UTC, which is before the last publish "
-            f"({published_at:%Y-%m-%d %H:%M:%S}); set the clock before publishing, or use --accept-clock once "
+            f"({published_at:%Y-%m-%d %H:%M:%S}); set the clock, or use --accept-clock once "
             "when it was that publish whose clock was wrong"
         )
 

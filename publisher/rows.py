@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from urllib.parse import quote_from_bytes
 
 import msgspec
@@ -26,12 +26,15 @@ _PERCENT_ENCODED = [quote_from_bytes(bytes([byte])) for byte in range(256)]
 
 
 def prepare(
-    connection: sqlite3.Connection, tables: Collection[str], metadata_keys: Collection[str] | None = None
+    connection: sqlite3.Connection,
+    tables: Collection[str],
+    wanted: Collection[str],
+    metadata_keys: Collection[str] | None = None,
 ) -> dict[str, str]:
-    """The query for each table of the read model, over `source` attached to `connection`.
+    """The query for each wanted table of the read model, over `source` attached to `connection`.
 
-    Must run in the transaction in which the queries run. A table that needs one the catalogue lacks has an
-    empty query. `metadata_keys`, when given, are the only top-level keys of `metadata_json` kept.
+    Must run in the transaction in which the queries run. A table that needs one the catalogue lacks has no
+    query. `metadata_keys`, when given, are the only top-level keys of `metadata_json` kept.
     Raises:
         SourceError: when a public base URL holds a user or a password.
         sqlite3.Error: when the catalogue cannot be read.
@@ -43,18 +46,14 @@ def prepare(
     connection.create_function("repaired_text", 1, _repaired_text, deterministic=True)
     connection.create_function("percent_encode", 1, _percent_encode, deterministic=True)
     connection.create_function("handle", 4, format_handle, deterministic=True)
-    for statement in _EXISTING_IDS:
-        connection.execute(statement)
-    queries = {
-        "catalog_playlists": _playlists(connection),
-        "catalog_tracks": _tracks(connection),
-        "catalog_playlist_tracks": _PLAYLIST_TRACKS,
+    if not _NEED_EXISTING_IDS.isdisjoint(wanted):
+        for statement in _EXISTING_IDS:
+            connection.execute(statement)
+    return {
+        name: query(connection)
+        for name, (needed, query) in _QUERIES.items()
+        if name in wanted and needed.issubset(tables)
     }
-    if {"file_assets", "file_locations", "storage_backends"} <= set(tables):
-        queries["catalog_track_files"] = _track_files(connection)
-    if {"playlist_pools", "pool_playlists"} <= set(tables):
-        queries["catalog_toplists"] = _toplists(connection)
-    return queries
 
 
 # Playlists and songs are looked up millions of times in no order: what tells whether one exists must be small
@@ -178,13 +177,14 @@ def _tracks(connection: sqlite3.Connection) -> str:
 
 # The source's table has no key: the place within the playlist is the identity, and rowids, which VACUUM
 # renumbers, decide nothing. Rows that tie are alike.
-_PLAYLIST_TRACKS = f"""
-    SELECT playlist_id, row_number() OVER (
-            PARTITION BY playlist_id ORDER BY position NULLS LAST, song_id
-        ), song_id, CAST(position AS INTEGER)
-    FROM source.playlist_songs
-    CROSS JOIN temp.song_ids ON {_song_exists("song_id")}
-    WHERE playlist_id IN (SELECT id FROM temp.playlist_ids)"""
+def _playlist_tracks(connection: sqlite3.Connection) -> str:
+    return f"""
+        SELECT playlist_id, row_number() OVER (
+                PARTITION BY playlist_id ORDER BY position NULLS LAST, song_id
+            ), song_id, CAST(position AS INTEGER)
+        FROM source.playlist_songs
+        CROSS JOIN temp.song_ids ON {_song_exists("song_id")}
+        WHERE playlist_id IN (SELECT id FROM temp.playlist_ids)"""
 
 
 def _track_files(connection: sqlite3.Connection) -> str:
@@ -234,3 +234,14 @@ def _toplists(connection: sqlite3.Connection) -> str:
             WHERE playlist_pools.pool_kind = 'toplist'
         )
         WHERE place = 1 ORDER BY platform, toplist_id, playlist_id"""
+
+
+# For each table of the read model what it needs besides the tables of every catalogue, and its query.
+_QUERIES: dict[str, tuple[frozenset[str], Callable[[sqlite3.Connection], str]]] = {
+    "catalog_playlists": (frozenset(), _playlists),
+    "catalog_tracks": (frozenset(), _tracks),
+    "catalog_playlist_tracks": (frozenset(), _playlist_tracks),
+    "catalog_track_files": (frozenset({"file_assets", "file_locations", "storage_backends"}), _track_files),
+    "catalog_toplists": (frozenset({"playlist_pools", "pool_playlists"}), _toplists),
+}
+_NEED_EXISTING_IDS = {"catalog_playlist_tracks", "catalog_track_files"}

@@ -3,7 +3,8 @@
 Invariant: not a byte of the catalogue is written, and everything that is read belongs to one moment.
 A WAL catalogue is read in place: readers do not block its writer. With a rollback journal every reader
 blocks every commit, so the catalogue is first copied within one short shared lock, and the copy is read;
-benchmarks/export.py measures how long a writer waits in both modes.
+benchmarks/export.py measures how long a writer waits in both modes. When several connections read, they
+begin anew until nothing was committed between the first and the last of them.
 Beside a WAL catalogue that no program has open, SQLite leaves an empty -wal and its -shm, which the next
 writer takes over; removing them could race with that writer.
 """
@@ -11,8 +12,8 @@ writer takes over; removing them could race with that writer.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from contracts.errors import SourceError
@@ -22,6 +23,8 @@ LOCK_TIMEOUT_S = 5.0
 # Pages copied under one lock: some milliseconds, far below any writer's own timeout.
 _COPY_PAGES = 1024
 _COPY_ATTEMPTS = 3  # a writer that commits once in a while leaves one of them in peace
+# Beginning on three connections takes less than a millisecond: who disturbs all of these never rests.
+_BEGIN_ATTEMPTS = 1000
 _ALL_PAGES = -1  # https://www.sqlite.org/c3ref/backup_finish.html, sqlite3_backup_step
 
 REQUIRED_COLUMNS = {
@@ -83,11 +86,15 @@ def _explain(error: sqlite3.Error) -> str:
 
 @contextmanager
 def attached_source(
-    target: sqlite3.Connection, source_db: Path, scratch_dir: Path, lock_timeout_s: float = LOCK_TIMEOUT_S
+    targets: Sequence[sqlite3.Connection],
+    source_db: Path,
+    scratch_dir: Path,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
 ) -> Iterator[set[str]]:
-    """Attach the catalogue to `target` as `source`, read-only; yields the names of its tables.
+    """Attach the catalogue to each target as `source`, read-only; yields the names of its tables.
 
-    The caller reads it within one transaction. `scratch_dir` holds the private copy, when one is needed.
+    Each target is then in a transaction, and all see the catalogue as it was at one moment; what the caller
+    does not commit is rolled back. `scratch_dir` holds the private copy, when one is needed.
     Raises:
         SourceError: when the file is missing, locked, corrupt, or not a catalogue.
     """
@@ -95,22 +102,47 @@ def attached_source(
         raise SourceError(f"{source_db}: there is no such file")
     if not source_db.is_file():
         raise SourceError(f"{source_db}: this is not a file")
-    with source_errors(source_db):
+    with source_errors(source_db), ExitStack() as undo:
         with closing(_open_read_only(source_db, lock_timeout_s)) as catalogue:
             tables = _verify_catalogue(catalogue, source_db)
             (journal_mode,) = catalogue.execute("PRAGMA journal_mode").fetchone()
-            copy = None if journal_mode == "wal" else _copy(catalogue, scratch_dir)
-        try:
-            target.execute("ATTACH ? AS source", (_read_only_uri(copy or source_db),))
-            try:
-                yield tables
-            finally:
-                if target.in_transaction:
-                    target.execute("ROLLBACK")
-                target.execute("DETACH source")
-        finally:
-            if copy is not None:
-                copy.unlink()
+            if journal_mode == "wal":
+                read = source_db
+            else:
+                read = _copy(catalogue, scratch_dir)
+                undo.callback(read.unlink)
+        for target in targets:
+            target.execute("ATTACH ? AS source", (_read_only_uri(read),))
+            undo.callback(_detach, target)
+        with closing(_open_read_only(read, lock_timeout_s)) as watch:
+            _begin_at_one_moment(targets, watch)
+        yield tables
+
+
+def _detach(target: sqlite3.Connection) -> None:
+    if target.in_transaction:
+        target.execute("ROLLBACK")
+    target.execute("DETACH source")
+
+
+def _begin_at_one_moment(targets: Sequence[sqlite3.Connection], watch: sqlite3.Connection) -> None:
+    """Begin a transaction on each target, between two of another program's commits.
+
+    `watch` sees every commit to the catalogue: https://www.sqlite.org/pragma.html#pragma_data_version
+    """
+    for _ in range(_BEGIN_ATTEMPTS):
+        before = watch.execute("PRAGMA data_version").fetchone()
+        for target in targets:
+            target.execute("BEGIN")
+            # Only with its first read does a transaction take its view of the file.
+            target.execute("SELECT count(*) FROM source.sqlite_master").fetchone()
+        if before == watch.execute("PRAGMA data_version").fetchone():
+            return
+        for target in targets:
+            target.execute("ROLLBACK")
+    restless = sqlite3.OperationalError("another program commits without a pause")
+    restless.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    raise restless
 
 
 def _read_only_uri(path: Path) -> str:

@@ -76,7 +76,7 @@ def test_secret_changes_appears_and_goes(env_file: Path) -> None:
 
 
 def test_secret_may_stand_in_a_file_of_its_own(env_file: Path, tmp_path: Path) -> None:
-    """As the command line reads it (docs/settings.md); relative to the env file, and looked at for changes."""
+    """As the command line reads it (docs/settings.md); relative to the env file, and watched."""
     secret = tmp_path / "secret"
     secret.write_text(f"{LONG}\n")
     env_file.write_text("MUSIC_CLOUD_PRIVATE_ORIGIN_SECRET_FILE=secret\n")

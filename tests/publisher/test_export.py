@@ -6,7 +6,7 @@ import json
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from contracts.errors import SourceError
+from contracts.errors import SourceError, UnsuitableStore
 from contracts.manifest import SnapshotManifest
 from contracts.read_model import verify_schema
 from music_cloud.sample import SECRET_MARKER
@@ -139,6 +139,21 @@ def test_toplists_do_not_depend_on_the_order_of_pool_members(tmp_path: Path, sam
     )
     plain = export(changed(sample, tmp_path / "plain.db")).read_bytes()
     assert plain == export(reordered).read_bytes()
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_order_in_which_parts_are_filled_decides_nothing(
+    tmp_path: Path, sample: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """One after the other, the first or the last part first, or at once: the threads' timing is luck."""
+    at_once = export(changed(sample, tmp_path / "plain.db")).read_bytes()
+
+    def run_in_order(*tasks: Callable[[], None], connections: Sequence[sqlite3.Connection]) -> None:
+        for task in tasks[::step]:
+            task()
+
+    monkeypatch.setattr(export_module, "run_together", run_in_order)
+    assert at_once == export(changed(sample, tmp_path / "plain.db")).read_bytes()
 
 
 # Nothing but the rows
@@ -312,3 +327,12 @@ def test_database_is_on_disk_when_build_returns(tmp_path: Path, sample: Path) ->
     content = (tmp_path / "x.db").read_bytes()
     assert (build.database.digest, build.database.size_bytes) == (sha256(content).hexdigest(), len(content))
     assert [path.name for path in tmp_path.iterdir()] == ["x.db"]
+
+
+def test_a_store_is_no_target(tmp_path: Path) -> None:
+    """Both have a manifest.json, and only a publish may move that of a store."""
+    (tmp_path / "store" / "blobs").mkdir(parents=True)
+    (tmp_path / "store" / "manifest.json").write_bytes(b"the pointer")
+    with pytest.raises(UnsuitableStore, match="published to"):
+        export_snapshot(tmp_path / "catalogsync.db", tmp_path / "store")
+    assert (tmp_path / "store" / "manifest.json").read_bytes() == b"the pointer"

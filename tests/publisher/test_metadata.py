@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -205,6 +206,46 @@ def test_any_bytes_become_json_or_null(stored: bytes) -> None:
     public = published(stored)
     if public is not None:
         json.loads(public)
+
+
+FLAT: st.SearchStrategy[dict[str, Any]] = st.dictionaries(
+    st.sampled_from(["a", "b", "专辑", "a:b", "cookie", 'q"', "\x7f", "/nas/m"]) | st.text(max_size=2),
+    st.sampled_from(
+        [0, 1.5, 2**70, -1e300, True, None, "x", "a:b", "/nas/m/x", "\t", "歌", {}, [], {"a": 1}]
+    ),
+    max_size=3,
+)
+
+
+@given(st.lists(FLAT, max_size=6), st.booleans(), st.sampled_from([None, ["a", "专辑"]]))
+def test_text_seen_before_does_not_change_what_becomes_public(
+    values: list[dict[str, Any]], escaped: bool, allowed: list[str] | None
+) -> None:
+    """What is remembered of one text makes the next one faster, and nothing else."""
+    remembering = public_metadata(["/nas/m"], allowed)
+    for value in values:
+        stored = json.dumps(value, ensure_ascii=escaped).encode()
+        for text in (stored, stored.replace(b'"b"', b'"a"'), stored[:-1], stored.replace(b"1.5", b"1e999")):
+            assert public_metadata(["/nas/m"], allowed)(text) == remembering(text)
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ('{"a": "MARKER", "a": 1}', '{"a":1}'),
+        ('{"a": 1, "cookie": "MARKER"}', '{"a":1}'),
+        ('{"a": 1, "b": {"cookie": 2}}', '{"a":1,"b":{}}'),
+        ('{"a": 1, "b": "/nas/m/MARKER"}', '{"a":1}'),
+        ('{"a": 1, "b": ["/nas/m/MARKER"]}', '{"a":1,"b":[]}'),
+        ('{"a": 1, "b": 2', None),
+        ('{"b": 1, "a": "x:y"}', '{"b": 1, "a": "x:y"}'),
+    ],
+)
+def test_private_text_after_harmless_text_of_its_shape_is_removed(stored: str, expected: str | None) -> None:
+    remembering = public_metadata(["/nas/m"])
+    assert remembering(b'{"a": 1, "b": 2}') == b'{"a": 1, "b": 2}'
+    public = remembering(stored.encode())
+    assert expected == (None if public is None else public.decode())
 
 
 def test_every_part_of_the_documented_list_is_in_lower_case() -> None:

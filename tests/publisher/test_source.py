@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -117,6 +118,27 @@ def test_source_with_flipped_bytes_is_refused(tmp_path: Path, snapshot: Path, jo
     content[middle] = bytes(byte ^ 0xFF for byte in content[middle])
     source.write_bytes(content)
     assert_refused(source, snapshot, "the database is corrupt")
+
+
+@pytest.mark.parametrize("journal_mode", JOURNAL_MODES)
+@pytest.mark.parametrize("table", ["songs", "playlist_songs", "file_locations"])
+def test_error_while_a_table_is_read_is_one_sentence_and_stops_the_others(
+    tmp_path: Path, snapshot: Path, table: str, journal_mode: str
+) -> None:
+    """The tables are read at the same time: whichever fails, no thread and no file stays behind."""
+    threads = threading.active_count()
+    source = create_catalogue(
+        tmp_path / "c.db",
+        {**SONGS, "playlists": [{"id": 1}]},
+        without=[table],
+        journal_mode=journal_mode,
+    )
+    names = [column.split()[0] for column in SCHEMA[table].split(", ")]
+    columns = ", ".join(f"abs(-9223372036854775807 - 1) AS {name}" for name in names)
+    with closing(sqlite3.connect(source)) as connection:
+        connection.execute(f"CREATE VIEW {table} AS SELECT {columns}")
+    assert_refused(source, snapshot, "integer overflow")
+    assert threads == threading.active_count()
 
 
 # Locks
