@@ -12,6 +12,7 @@ import errno
 import sqlite3
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -32,7 +33,7 @@ from contracts.read_model import (
     USER_VERSION,
 )
 from publisher.parallel import run_together
-from publisher.rows import prepare
+from publisher.rows import TEXT_TABLES, find_invalid_text, prepare
 from publisher.source import LOCK_TIMEOUT_S, attached_source, is_disk_full
 from stores.files import replace_file, sync_file, sync_folder
 
@@ -108,8 +109,9 @@ def build_database(
         for connection in connections:
             _configure(connection)
         with attached_source(connections, source_db, database.parent, lock_timeout_s) as tables:
+            invalid = _find_invalid_text(connections, tables)
             tasks = [
-                partial(_fill, connection, part, tables, metadata_keys)
+                partial(_fill, connection, part, tables, metadata_keys, invalid)
                 for connection, part in zip(connections, _PARTS, strict=True)
             ]
             run_together(*tasks, connections=connections)
@@ -117,9 +119,10 @@ def build_database(
         for path, part in zip(paths[1:], _PARTS[1:], strict=True):
             _take_over(connection, path, part)
         counts = _count(connection)
-    sync_file(database)
-    with database.open("rb") as stream:
+    with ThreadPoolExecutor(1) as disk, database.open("rb") as stream:
+        synced = disk.submit(sync_file, database)
         digest = digest_stream(stream)
+        synced.result()
     moment = now or datetime.now(UTC)
     return Export(
         Database(digest, database.stat().st_size),
@@ -146,14 +149,30 @@ def _full_disk_named() -> Iterator[None]:
         raise OSError(errno.ENOSPC, full) from error
 
 
+def _find_invalid_text(connections: Sequence[sqlite3.Connection], tables: Collection[str]) -> set[str]:
+    """As `find_invalid_text`, of half of the text on each connection."""
+    invalid: set[str] = set()
+
+    def find(connection: sqlite3.Connection, share: frozenset[str]) -> None:
+        invalid.update(find_invalid_text(connection, share))
+
+    first = frozenset({"songs", "playlists"})
+    second = TEXT_TABLES.intersection(tables) - first
+    run_together(
+        partial(find, connections[0], first), partial(find, connections[1], second), connections=connections
+    )
+    return invalid
+
+
 def _fill(
     connection: sqlite3.Connection,
     part: Sequence[str],
     tables: Collection[str],
     metadata_keys: Collection[str] | None,
+    invalid: Collection[str],
 ) -> None:
     """Fill one part's tables from the attached source, which has `tables`, and index them."""
-    for name, query in prepare(connection, tables, part, metadata_keys).items():
+    for name, query in prepare(connection, tables, part, metadata_keys, invalid).items():
         connection.execute(f"INSERT INTO {name} {query}")
     connection.execute("COMMIT")
     _index(connection, part)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable, Collection
+from typing import NamedTuple
 from urllib.parse import quote_from_bytes
 
 import msgspec
@@ -30,11 +31,13 @@ def prepare(
     tables: Collection[str],
     wanted: Collection[str],
     metadata_keys: Collection[str] | None = None,
+    invalid: Collection[str] | None = None,
 ) -> dict[str, str]:
     """The query for each wanted table of the read model, over `source` attached to `connection`.
 
     Must run in the transaction in which the queries run. A table that needs one the catalogue lacks has no
-    query. `metadata_keys`, when given, are the only top-level keys of `metadata_json` kept.
+    query. `metadata_keys`, when given, are the only top-level keys of `metadata_json` kept. `invalid` is what
+    `find_invalid_text` has found, when that was asked already.
     Raises:
         SourceError: when a public base URL holds a user or a password.
         sqlite3.Error: when the catalogue cannot be read.
@@ -49,11 +52,11 @@ def prepare(
     if not _NEED_EXISTING_IDS.isdisjoint(wanted):
         for statement in _EXISTING_IDS:
             connection.execute(statement)
-    return {
-        name: query(connection)
-        for name, (needed, query) in _QUERIES.items()
-        if name in wanted and needed.issubset(tables)
-    }
+    available = [name for name in _QUERIES if name in wanted and _QUERIES[name].needed.issubset(tables)]
+    if invalid is None:
+        read = {table for name in available for table in _QUERIES[name].text_from}
+        invalid = find_invalid_text(connection, read)
+    return {name: _QUERIES[name].format(invalid) for name in available}
 
 
 # Playlists and songs are looked up millions of times in no order: what tells whether one exists must be small
@@ -124,6 +127,27 @@ def _repaired_text(stored: bytes | None) -> str | None:
     return None if stored is None else stored.decode("utf-8", "replace")
 
 
+# The columns whose text becomes public, of each table of the source that has any.
+_TEXT_COLUMNS = {
+    "playlists": ("platform", "remote_playlist_id", "name", "description", "cover_url"),
+    "songs": ("platform", "remote_song_id", "name", "singers", "ext"),
+    "playlist_pools": ("external_id", "name"),
+    "file_assets": ("quality_label", "ext"),
+    "file_locations": ("locator",),
+}
+TEXT_TABLES = frozenset(_TEXT_COLUMNS)
+
+
+def find_invalid_text(connection: sqlite3.Connection, tables: Collection[str]) -> set[str]:
+    """Those of the source's `tables` (of `TEXT_TABLES`) that hold text that is not UTF-8.
+
+    Takes a good part of an export, and may be asked of several connections at once.
+    Raises:
+        sqlite3.Error: when the catalogue cannot be read.
+    """
+    return {table for table in tables if _has_invalid_text(connection, table, _TEXT_COLUMNS[table])}
+
+
 def _has_invalid_text(connection: sqlite3.Connection, table: str, columns: Collection[str]) -> bool:
     """Whether any of these columns holds text that is not UTF-8.
 
@@ -145,20 +169,14 @@ def _has_invalid_text(connection: sqlite3.Connection, table: str, columns: Colle
         before = last
 
 
-def _text(connection: sqlite3.Connection, table: str, *columns: str) -> dict[str, str]:
-    """For each column the expression of its public text; a function is called only when one is invalid."""
-    form = (
-        "repaired_text(CAST({0} AS BLOB))"
-        if _has_invalid_text(connection, table, columns)
-        else "CAST({0} AS TEXT)"
-    )
-    return {column: form.format(f"{table}.{column}") for column in columns}
+def _text(invalid: Collection[str], table: str) -> dict[str, str]:
+    """For each text column the expression of its public text; calls a function only when some is invalid."""
+    form = "repaired_text(CAST({0} AS BLOB))" if table in invalid else "CAST({0} AS TEXT)"
+    return {column: form.format(f"{table}.{column}") for column in _TEXT_COLUMNS[table]}
 
 
-def _playlists(connection: sqlite3.Connection) -> str:
-    text = _text(
-        connection, "playlists", "platform", "remote_playlist_id", "name", "description", "cover_url"
-    )
+def _playlists(invalid: Collection[str]) -> str:
+    text = _text(invalid, "playlists")
     return f"""
         SELECT id, {text["platform"]}, {text["remote_playlist_id"]}, {text["name"]}, {text["description"]},
             {text["cover_url"]}, coalesce(CAST(play_count AS INTEGER), 0),
@@ -166,8 +184,8 @@ def _playlists(connection: sqlite3.Connection) -> str:
         FROM source.playlists ORDER BY id"""
 
 
-def _tracks(connection: sqlite3.Connection) -> str:
-    text = _text(connection, "songs", "platform", "remote_song_id", "name", "singers", "ext")
+def _tracks(invalid: Collection[str]) -> str:
+    text = _text(invalid, "songs")
     return f"""
         SELECT id, {text["platform"]}, {text["remote_song_id"]}, {text["name"]}, {text["singers"]},
             {text["ext"]}, CAST(file_size_bytes AS INTEGER),
@@ -177,7 +195,7 @@ def _tracks(connection: sqlite3.Connection) -> str:
 
 # The source's table has no key: the place within the playlist is the identity, and rowids, which VACUUM
 # renumbers, decide nothing. Rows that tie are alike.
-def _playlist_tracks(connection: sqlite3.Connection) -> str:
+def _playlist_tracks(invalid: Collection[str]) -> str:
     return f"""
         SELECT playlist_id, row_number() OVER (
                 PARTITION BY playlist_id ORDER BY position NULLS LAST, song_id
@@ -187,9 +205,9 @@ def _playlist_tracks(connection: sqlite3.Connection) -> str:
         WHERE playlist_id IN (SELECT id FROM temp.playlist_ids)"""
 
 
-def _track_files(connection: sqlite3.Connection) -> str:
-    asset = _text(connection, "file_assets", "quality_label", "ext")
-    location = _text(connection, "file_locations", "locator")
+def _track_files(invalid: Collection[str]) -> str:
+    asset = _text(invalid, "file_assets")
+    location = _text(invalid, "file_locations")
     return f"""
         SELECT file_locations.id, file_assets.song_id, {asset["quality_label"]}, {asset["ext"]},
             CAST(file_assets.file_size_bytes AS INTEGER), backends.type, backends.name,
@@ -210,9 +228,9 @@ def _track_files(connection: sqlite3.Connection) -> str:
         ORDER BY file_locations.id"""
 
 
-def _toplists(connection: sqlite3.Connection) -> str:
-    pool = _text(connection, "playlist_pools", "external_id", "name")
-    playlist = _text(connection, "playlists", "platform", "name", "description", "cover_url")
+def _toplists(invalid: Collection[str]) -> str:
+    pool = _text(invalid, "playlist_pools")
+    playlist = _text(invalid, "playlists")
     toplist_id = f"coalesce({pool['external_id']}, '')"
     # Two pools may hold one playlist under one external id: the lowest pool id wins.
     return f"""
@@ -236,12 +254,25 @@ def _toplists(connection: sqlite3.Connection) -> str:
         WHERE place = 1 ORDER BY platform, toplist_id, playlist_id"""
 
 
-# For each table of the read model what it needs besides the tables of every catalogue, and its query.
-_QUERIES: dict[str, tuple[frozenset[str], Callable[[sqlite3.Connection], str]]] = {
-    "catalog_playlists": (frozenset(), _playlists),
-    "catalog_tracks": (frozenset(), _tracks),
-    "catalog_playlist_tracks": (frozenset(), _playlist_tracks),
-    "catalog_track_files": (frozenset({"file_assets", "file_locations", "storage_backends"}), _track_files),
-    "catalog_toplists": (frozenset({"playlist_pools", "pool_playlists"}), _toplists),
+class _Query(NamedTuple):
+    """How a query is made, given the tables with invalid text; whose text it has; which tables it needs."""
+
+    format: Callable[[Collection[str]], str]
+    text_from: tuple[str, ...]
+    needed: frozenset[str] = frozenset()
+
+
+_QUERIES = {
+    "catalog_playlists": _Query(_playlists, ("playlists",)),
+    "catalog_tracks": _Query(_tracks, ("songs",)),
+    "catalog_playlist_tracks": _Query(_playlist_tracks, ()),
+    "catalog_track_files": _Query(
+        _track_files,
+        ("file_assets", "file_locations"),
+        frozenset({"file_assets", "file_locations", "storage_backends"}),
+    ),
+    "catalog_toplists": _Query(
+        _toplists, ("playlist_pools", "playlists"), frozenset({"playlist_pools", "pool_playlists"})
+    ),
 }
 _NEED_EXISTING_IDS = {"catalog_playlist_tracks", "catalog_track_files"}
