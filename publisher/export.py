@@ -40,7 +40,7 @@ from stores.files import replace_file, sync_file, sync_folder
 MANIFEST_NAME = "manifest.json"
 # Filled at the same time, each part in a database of its own; the first is the export, which takes over the
 # other. The playlists' entries call no Python function, so neither part waits for Python's lock; a third part
-# for the files, which do call some, makes it no faster and costs a quarter more CPU (benchmarks/export.py).
+# for the files, which do call some, was no faster and cost a quarter more CPU when it was tried.
 _PARTS = (
     ("catalog_playlists", "catalog_tracks", "catalog_track_files", "catalog_toplists"),
     ("catalog_playlist_tracks",),
