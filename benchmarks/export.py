@@ -13,18 +13,15 @@ from __future__ import annotations
 
 import argparse
 import platform
-import resource
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from contextlib import closing
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
+from benchmarks.children import Run, measure_child, report_child
 from benchmarks.export_peer import export_by_fetching
 from contracts.read_model import DATABASE_NAME, TABLES
 from music_cloud.sample import create_catalogue
@@ -36,12 +33,6 @@ NEEDED_RATIO = 4.0
 PEAK_LIMIT_MIB = 130
 WRITER_PAUSE_S = 0.01
 WRITER_TIMEOUT_S = 5.0  # the default of Python's sqlite3, and so what a writer can be expected to endure
-
-
-class Run(NamedTuple):
-    seconds: float
-    cpu_seconds: float
-    peak_mib: float
 
 
 def run_peer(source: Path, folder: Path) -> None:
@@ -58,17 +49,7 @@ CONTENDERS = {"fetch-all and executemany": run_peer, "music-cloud": run_ours}
 
 def measure(name: str, source: Path, folder: Path) -> Run:
     """Run one export in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.export", "--child", name, str(source), str(folder)]
-    finished = subprocess.run(command, check=True, capture_output=True, text=True)
-    return Run(*map(float, finished.stdout.split()))
-
-
-def run_child(name: str, source: Path, folder: Path) -> None:
-    started, cpu_started = time.perf_counter(), time.process_time()
-    CONTENDERS[name](source, folder)
-    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    print(seconds, cpu_seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+    return measure_child("benchmarks.export", name, source, folder)
 
 
 def verify_equal_rows(first: Path, second: Path) -> int:
@@ -169,7 +150,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.child:
         name, source, folder = options.child
-        run_child(name, Path(source), Path(folder))
+        report_child(lambda: CONTENDERS[name](Path(source), Path(folder)))
         return
     print(
         f"{platform.python_implementation()} {platform.python_version()} on {platform.machine()}, "

@@ -7,25 +7,25 @@ exported anew, each in a process of its own and in turns, so that a machine that
 their rows are compared. Figures are medians over the rounds, and the peak is the largest resident set of the
 process. Without `fsync`, the export writes its whole file and the refresh its changed pages: how many they
 are, against the file before, is the last column. A file fresh from an export has no room on its pages, so the
-first hour after one moves more pages than the hours after it: the second hour shows those.
+first hour after one moves more pages than the hours after it: the second hour shows those. The first line is
+the first refresh after an export: it knows no settings, so it looks at every row, and finds no difference.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
-import resource
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
+from benchmarks.children import Run, measure_child, report_child
 from benchmarks.export import verify_equal_rows
 from contracts.read_model import PAGE_BYTES
 from publisher.export import build_database
@@ -37,17 +37,9 @@ PEAK_LIMIT_MIB = 130
 STEPS = (("hour", "hour"), ("second hour", "hour"), ("day", "day"))
 
 
-class Run(NamedTuple):
-    seconds: float
-    cpu_seconds: float
-    peak_mib: float
-
-
 def measure(name: str, source: Path, database: Path) -> Run:
     """Run an export or a refresh in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.refresh", "--child", name, str(source), str(database)]
-    finished = subprocess.run(command, check=True, capture_output=True, text=True)
-    return Run(*map(float, finished.stdout.split()))
+    return measure_child("benchmarks.refresh", name, source, database)
 
 
 def run_sample(*arguments: str) -> None:
@@ -55,15 +47,16 @@ def run_sample(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "music_cloud.sample", *arguments], check=True, capture_output=True)
 
 
-def run_child(name: str, source: Path, database: Path) -> None:
-    started, cpu_started = time.perf_counter(), time.process_time()
-    if name == "refresh":
-        refresh_database(source, database)
-    else:
-        build_database(source, database)
-    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    print(seconds, cpu_seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+def run_refresh(source: Path, database: Path) -> None:
+    """As a publisher does: what the last refresh has said of the settings is beside the base."""
+    settings = database.with_name("settings")
+    known = settings.read_text() if settings.exists() else None
+    found = refresh_database(source, database, known_settings=known).settings
+    if found is not None:
+        settings.write_text(found)
+
+
+CHILDREN: dict[str, Callable[[Path, Path], object]] = {"refresh": run_refresh, "export": build_database}
 
 
 def count_changed_pages(before: Path, after: Path) -> int:
@@ -106,7 +99,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.child:
         name, source, database = options.child
-        run_child(name, Path(source), Path(database))
+        report_child(lambda: CHILDREN[name](Path(source), Path(database)))
         return
     print(
         f"{platform.python_implementation()} {platform.python_version()} on {platform.machine()}, "
@@ -118,12 +111,17 @@ def main() -> None:
             source, base = Path(folder, "catalogue.db"), Path(folder, "base.db")
             run_sample("--songs", str(songs), "--out", str(source))
             measure("export", source, base)
+            first = measure("refresh", source, base)
             print(
                 f"\n{songs:,} songs, {base.stat().st_size / 1e6:.0f} MB; medians of {options.rounds} rounds"
             )
             print(
                 f"{'':24}{'seconds':>10}{'CPU':>10}{'peak MiB':>10}{'pages moved':>12}{'their MB':>10}"
                 f"{'file MB':>10}"
+            )
+            print(
+                f"{'nothing':14}{'refresh':10}{first.seconds:10.2f}{first.cpu_seconds:10.2f}{first.peak_mib:10.0f}",
+                flush=True,
             )
             for seed, (label, churn) in enumerate(STEPS):
                 run_sample("--evolve", churn, "--seed", str(seed), "--out", str(source))

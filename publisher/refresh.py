@@ -20,21 +20,23 @@ from typing import NamedTuple
 
 from contracts.errors import MalformedError
 from contracts.read_model import PAGE_BYTES, TABLES, verify_schema
+from publisher.backends import fingerprint_settings
+from publisher.entries import collect_entries
 from publisher.export import forbid_remains
 from publisher.parallel import run_together
-from publisher.rows import prepare
+from publisher.rows import TEXT_TABLES, define, define_existing_ids, find_invalid_text, is_available, select
 from publisher.source import LOCK_TIMEOUT_S, attached_source, is_disk_full
+from publisher.suspects import SUSPECTED_TABLES, find_suspects
 
-# Compared at the same time. On two cores, one part after the other takes 1.6 times as long, although tracks
-# and files call Python functions, which wait for each other: benchmarks/refresh.py.
+# Compared at the same time; three, so that two cores are busy whichever takes longest. Mostly the files call
+# Python functions, for their handles, so hardly any part waits for Python's lock.
 _PARTS = (
-    ("catalog_playlists", "catalog_toplists", "catalog_tracks"),
-    ("catalog_playlist_tracks",),
     ("catalog_track_files",),
+    ("catalog_playlist_tracks",),
+    ("catalog_tracks", "catalog_playlists", "catalog_toplists"),
 )
+_SMALL_TEXT_TABLES = frozenset({"playlists", "playlist_pools"})
 _CACHE_KIB = 8 * 1024  # of each database of each part; benchmarks/refresh.py: more makes it no faster
-_LISTED_PLAYLISTS = 10_000  # at 20 digits each, far below the million bytes a statement may have
-_FREE_PART_DUE = 4  # a quarter: free pages are in every keyframe, and only a new export gives them back
 
 
 class TableChanges(NamedTuple):
@@ -46,9 +48,13 @@ class TableChanges(NamedTuple):
 
 
 class RefreshResult(NamedTuple):
-    """What a refresh changed in each table of the read model."""
+    """What a refresh changed in each table of the read model.
+
+    `settings`: what the next refresh of this database is given as `known_settings`.
+    """
 
     tables: dict[str, TableChanges]
+    settings: str | None = None
 
     @property
     def is_changed(self) -> bool:
@@ -69,11 +75,16 @@ def refresh_database(
     database: Path,
     *,
     metadata_keys: Collection[str] | None = None,
+    known_settings: str | None = None,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
 ) -> RefreshResult:
     """Bring `database`, a private copy of an earlier export, to the state of the catalogue.
 
-    Its folder takes temporary files. Nothing is forced to disk; after an error `database` is worthless.
+    `known_settings` is what the refresh that made `database` has returned as `settings`, also when it changed
+    nothing: while they are the same, what was public then still is. Without it every row is looked at again,
+    which takes longer and gives the same.
+    The folder of `database` takes temporary files. Nothing is forced to disk; after an error `database` is
+    worthless.
     Whoever cannot trust the copy checks its digest before: damage within may show as an error of the source.
     Raises:
         MalformedError: when `database` is no read model of this version or has pages of another size: it must
@@ -85,17 +96,12 @@ def refresh_database(
         tables = _verified_tables(database)
         with tempfile.TemporaryDirectory(prefix=".refresh-", dir=database.parent) as scratch:
             parts = [Path(scratch, f"part-{number}.db") for number in range(len(_PARTS))]
-            result = _collect(source_db, database, parts, tables, metadata_keys, lock_timeout_s)
+            result = _collect(
+                source_db, database, parts, tables, metadata_keys, known_settings, lock_timeout_s
+            )
             if result.is_changed:
                 _apply(database, parts, tables, result)
     return result
-
-
-def is_rebuild_due(connection: sqlite3.Connection) -> bool:
-    """Whether more than a quarter of an open database is free pages."""
-    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    return bool(free * _FREE_PART_DUE > pages)
 
 
 @contextmanager
@@ -157,10 +163,12 @@ def _collect(
     parts: Sequence[Path],
     tables: dict[str, _Table],
     metadata_keys: Collection[str] | None,
+    known_settings: str | None,
     lock_timeout_s: float,
 ) -> RefreshResult:
     """Fill new databases with the rows that differ, and with the keys of those that are gone."""
     found: dict[str, TableChanges] = {}
+    settings: set[str | None] = set()
     with ExitStack() as undo:
         connections = [undo.enter_context(closing(_connect(path, "rwc", lock_timeout_s))) for path in parts]
         for connection in connections:
@@ -169,17 +177,17 @@ def _collect(
         with attached_source(connections, source_db, parts[0].parent, lock_timeout_s) as present:
 
             def collect(connection: sqlite3.Connection, wanted: Collection[str]) -> None:
-                queries = prepare(connection, present, wanted, metadata_keys)
+                backends = define(connection, present, metadata_keys)
+                own_settings = fingerprint_settings(backends, metadata_keys)
+                settings.add(own_settings)
+                kept = own_settings is not None and own_settings == known_settings
                 for name in wanted:
                     table = tables[name]
                     connection.execute(TABLES[name])
                     connection.execute(
                         f"CREATE TABLE gone_{name} AS SELECT {', '.join(table.keys)} FROM old.{name} LIMIT 0"
                     )
-                    # What an older catalogue cannot fill is empty.
-                    query = queries.get(name, f"SELECT * FROM old.{name} LIMIT 0")
-                    compare = _compare_entries if name == "catalog_playlist_tracks" else _compare
-                    compare(connection, table, query)
+                    _compare(connection, table, present, settings_kept=kept)
                     found[name] = _count(connection, table)
                 connection.execute("COMMIT")
 
@@ -188,59 +196,42 @@ def _collect(
                 for connection, wanted in zip(connections, _PARTS, strict=True)
             ]
             run_together(*tasks, connections=connections)
-    return RefreshResult({name: found[name] for name in TABLES})
+    return RefreshResult({name: found[name] for name in TABLES}, settings.pop())
 
 
-def _compare(connection: sqlite3.Connection, table: _Table, query: str) -> None:
-    """Collect the differences of a table in one pass over whole rows and one over keys.
+def _compare(
+    connection: sqlite3.Connection, table: _Table, present: Collection[str], *, settings_kept: bool
+) -> None:
+    """Collect the differences of a table, given the tables that the catalogue has."""
+    if not is_available(table.name, present):
+        # What an older catalogue cannot fill is empty.
+        _compare_rows(connection, table, f"SELECT * FROM old.{table.name} LIMIT 0")
+    elif table.name == "catalog_playlist_tracks":
+        define_existing_ids(connection)
+        collect_entries(connection)
+    elif table.name in SUSPECTED_TABLES:
+        suspects = find_suspects(connection, table.name, settings_kept=settings_kept)
+        # They are few: each text is repaired, whether it needs it or not.
+        _compare_rows(connection, table, select(table.name, TEXT_TABLES).query, suspects)
+    else:
+        invalid = find_invalid_text(connection, _SMALL_TEXT_TABLES.intersection(present))
+        _compare_rows(connection, table, select(table.name, invalid).query)
 
-    The second calls no function of another column. It reads the old rows in the order of their keys, which is
-    that of no index.
-    """
+
+def _compare_rows(
+    connection: sqlite3.Connection, table: _Table, query: str, suspects: str | None = None
+) -> None:
+    """Collect the differences of the rows with one of the suspects as their key, or of all rows."""
     keys = ", ".join(table.keys)
-    new = f"WITH new({', '.join(table.columns)}) AS ({query})"
+    among = "true" if suspects is None else f"{keys} IN ({suspects})"
+    new = f"WITH every({', '.join(table.columns)}) AS ({query}), new AS (SELECT * FROM every WHERE {among})"
     connection.execute(
         f"INSERT INTO main.{table.name} {new}"
         f" SELECT new.* FROM new {_with_old_row(table)} WHERE {_differs(table)}"
     )
     connection.execute(
         f"INSERT INTO gone_{table.name} {new} SELECT {keys} FROM old.{table.name} NOT INDEXED"
-        f" WHERE ({keys}) NOT IN (SELECT {keys} FROM new)"
-    )
-
-
-def _compare_entries(connection: sqlite3.Connection, table: _Table, query: str) -> None:
-    """Collect the differences of playlists' entries in one pass over all and one over playlists that shrank.
-
-    Ordinals run from 1 without gaps: a playlist that has an entry in its last old place has lost none. So
-    these entries are collected too, until they have told which playlists lack theirs.
-    """
-    name, keys = table.name, ", ".join(table.keys)
-    new = f"WITH new({', '.join(table.columns)}) AS ({query})"
-    for statement in (
-        "CREATE TEMP TABLE old_places(playlist_id INTEGER PRIMARY KEY, last INTEGER NOT NULL)",
-        f"INSERT INTO temp.old_places SELECT playlist_id, max(ordinal) FROM old.{name} GROUP BY playlist_id",
-        f"INSERT INTO main.{name} {new} SELECT new.* FROM new {_with_old_row(table)}"
-        " LEFT JOIN temp.old_places ON old_places.playlist_id = new.playlist_id"
-        f" WHERE {_differs(table)} OR new.ordinal = old_places.last",
-        f"DELETE FROM temp.old_places WHERE (playlist_id, last) IN (SELECT {keys} FROM main.{name})",
-        f"DELETE FROM main.{name} AS new WHERE EXISTS (SELECT 1 FROM old.{name} AS was"
-        f" WHERE {_row('was', table.keys)} = {_row('new', table.keys)} AND NOT {_differs(table)})",
-        "CREATE TEMP TABLE new_places(playlist_id INTEGER PRIMARY KEY, last INTEGER NOT NULL)",
-    ):
-        connection.execute(statement)
-    shrunk = [str(row[0]) for row in connection.execute("SELECT playlist_id FROM temp.old_places")]
-    for start in range(0, len(shrunk), _LISTED_PLAYLISTS):
-        # Only constants are looked for before the entries are numbered, not after all of them were:
-        # pushDownWhereTerms in https://www.sqlite.org/src/file/src/select.c
-        listed = ", ".join(shrunk[start : start + _LISTED_PLAYLISTS])
-        connection.execute(
-            f"INSERT INTO temp.new_places {new} SELECT playlist_id, max(ordinal) FROM new"
-            f" WHERE playlist_id IN ({listed}) GROUP BY playlist_id"
-        )
-    connection.execute(
-        f"INSERT INTO gone_{name} SELECT {keys} FROM temp.old_places JOIN old.{name} USING (playlist_id)"
-        f" LEFT JOIN temp.new_places USING (playlist_id) WHERE ordinal > coalesce(new_places.last, 0)"
+        f" WHERE {among} AND ({keys}) NOT IN (SELECT {keys} FROM new)"
     )
 
 

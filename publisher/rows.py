@@ -7,21 +7,16 @@ The queries decide content and order; publisher/export.py decides where the rows
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes
 
-import msgspec
-
-from contracts.errors import SourceError
 from contracts.handles import format_handle
+from publisher.backends import Backends, load_backends, repair_text
 from publisher.metadata import public_metadata
 
 _CHUNK_ROWS = 1024  # rows whose text is checked at a time; some 100 KiB
-# A user or password before the host; browsers take any number of slashes of either kind in front of both.
-_USERINFO = re.compile(r"\s*([a-z][a-z0-9+.-]*:)?[/\\]*[^/\\?#]*@", re.IGNORECASE)
 # What stands for each byte in a URL's path: RFC 3986, sections 2.1, 2.3 and 3.3.
 _PERCENT_ENCODED = [quote_from_bytes(bytes([byte])) for byte in range(256)]
 
@@ -42,31 +37,86 @@ def prepare(
         SourceError: when a public base URL holds a user or a password.
         sqlite3.Error: when the catalogue cannot be read.
     """
-    base_paths = _prepare_backends(connection, "storage_backends" in tables)
-    connection.create_function(
-        "public_metadata", 1, public_metadata(base_paths, metadata_keys), deterministic=True
-    )
-    connection.create_function("repaired_text", 1, _repaired_text, deterministic=True)
-    connection.create_function("percent_encode", 1, _percent_encode, deterministic=True)
-    connection.create_function("handle", 4, format_handle, deterministic=True)
+    define(connection, tables, metadata_keys)
     if not _NEED_EXISTING_IDS.isdisjoint(wanted):
-        for statement in _EXISTING_IDS:
-            connection.execute(statement)
-    available = [name for name in _QUERIES if name in wanted and _QUERIES[name].needed.issubset(tables)]
+        define_existing_ids(connection)
+    available = [name for name in _QUERIES if name in wanted and is_available(name, tables)]
     if invalid is None:
         read = {table for name in available for table in _QUERIES[name].text_from}
         invalid = find_invalid_text(connection, read)
-    return {name: _QUERIES[name].format(invalid) for name in available}
+    return {name: select(name, invalid).query for name in available}
 
 
-# Playlists and songs are looked up millions of times in no order: what tells whether one exists must be small
-# enough to stay in a cache. The songs are a bitmap, 32 ids to a row.
-_EXISTING_IDS = (
-    "CREATE TEMP TABLE playlist_ids(id INTEGER PRIMARY KEY)",
-    "INSERT INTO temp.playlist_ids SELECT id FROM source.playlists ORDER BY id",
-    "CREATE TEMP TABLE song_ids(block INTEGER PRIMARY KEY, bits INTEGER NOT NULL)",
-    "INSERT INTO temp.song_ids SELECT id >> 5, sum(1 << (id & 31)) FROM source.songs GROUP BY 1 ORDER BY 1",
-)
+def define(
+    connection: sqlite3.Connection, tables: Collection[str], metadata_keys: Collection[str] | None
+) -> Backends:
+    """Define the functions and the table of backends that selections need; as `prepare`."""
+    connection.execute(
+        "CREATE TEMP TABLE backends(id INTEGER PRIMARY KEY, type TEXT, name TEXT, base_url TEXT)"
+    )
+    backends = load_backends(connection) if "storage_backends" in tables else Backends([], [])
+    connection.executemany("INSERT INTO temp.backends VALUES (?, ?, ?, ?)", backends.public)
+    connection.create_function(
+        "public_metadata", 1, public_metadata(backends.base_paths, metadata_keys), deterministic=True
+    )
+    connection.create_function("repaired_text", 1, repair_text, deterministic=True)
+    connection.create_function("percent_encode", 1, _percent_encode, deterministic=True)
+    connection.create_function("handle", 4, format_handle, deterministic=True)
+    return backends
+
+
+def define_existing_ids(connection: sqlite3.Connection, songs: str = "SELECT id FROM source.songs") -> None:
+    """Define what tells which playlists exist, and which of the `songs` that a query names.
+
+    They are looked up millions of times in no order: it must be small enough to stay in a cache. The songs
+    are a bitmap, 32 ids to a row.
+    """
+    for statement in (
+        "CREATE TEMP TABLE playlist_ids(id INTEGER PRIMARY KEY)",
+        "INSERT INTO temp.playlist_ids SELECT id FROM source.playlists ORDER BY id",
+        "CREATE TEMP TABLE song_ids(block INTEGER PRIMARY KEY, bits INTEGER NOT NULL)",
+        f"INSERT INTO temp.song_ids SELECT id >> 5, sum(1 << (id & 31)) FROM ({songs}) GROUP BY 1 ORDER BY 1",
+    ):
+        connection.execute(statement)
+
+
+def is_available(name: str, tables: Collection[str]) -> bool:
+    """Whether a catalogue that has `tables` can fill a table of the read model."""
+    return _QUERIES[name].needed.issubset(tables)
+
+
+class Selection(NamedTuple):
+    """A query in parts: what each column of a table of the read model is, over which rows, in which order.
+
+    `joined`: tables, each with an `id` that must be as its condition says; `song_id` must exist, too.
+    """
+
+    columns: dict[str, str]
+    table: str
+    condition: str = "true"
+    joined: tuple[tuple[str, str], ...] = ()
+    song_id: str | None = None
+    order: str = ""
+
+    @property
+    def tables(self) -> str:
+        return self.table + "".join(f" CROSS JOIN {table} ON {matches}" for table, matches in self.joined)
+
+    @property
+    def rows(self) -> str:
+        """What follows FROM, but for the order."""
+        exists = "" if self.song_id is None else f" CROSS JOIN temp.song_ids ON {_song_exists(self.song_id)}"
+        return f"{self.tables}{exists} WHERE {self.condition}"
+
+    @property
+    def query(self) -> str:
+        order = f" ORDER BY {self.order}" if self.order else ""
+        return f"SELECT {', '.join(self.columns.values())} FROM {self.rows}{order}"
+
+
+def select(name: str, invalid: Collection[str] = ()) -> Selection:
+    """How a table of the read model is filled; the source's tables in `invalid` have text to repair."""
+    return _QUERIES[name].select(invalid)
 
 
 def _song_exists(song_id: str) -> str:
@@ -76,55 +126,8 @@ def _song_exists(song_id: str) -> str:
     )
 
 
-def _prepare_backends(connection: sqlite3.Connection, present: bool) -> list[str]:
-    """Fill temp.backends with what may be public of each backend; returns the base paths, which may not."""
-    connection.execute(
-        "CREATE TEMP TABLE backends(id INTEGER PRIMARY KEY, type TEXT, name TEXT, base_url TEXT)"
-    )
-    if not present:
-        return []
-    base_paths = []
-    for backend_id, backend_type, name, base_path, config_json in connection.execute(
-        "SELECT id, CAST(backend_type AS BLOB), CAST(name AS BLOB), CAST(base_path AS BLOB),"
-        " CAST(config_json AS BLOB) FROM source.storage_backends ORDER BY id"
-    ).fetchall():
-        backend_type, name, base_path = map(_repaired_text, (backend_type, name, base_path))
-        base_url = _public_base_url(name, config_json) if backend_type == "object_storage" else None
-        connection.execute(
-            "INSERT INTO temp.backends VALUES (?, ?, ?, ?)", (backend_id, backend_type, name, base_url)
-        )
-        if base_path:
-            base_paths.append(base_path.rstrip("/\\"))
-    return base_paths
-
-
-def _public_base_url(backend_name: str | None, config_json: bytes | None) -> str | None:
-    """The base of a backend's public URLs, ending in one slash, or None."""
-    try:
-        config = msgspec.json.decode(config_json or b"{}", type=_BackendConfig)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    base_url = (config.public_base_url or "").strip()
-    if not base_url:
-        return None
-    if _USERINFO.match(base_url):
-        raise SourceError(
-            f"storage backend {backend_name!r}: its public_base_url holds a user name or a password, "
-            "which would become public; remove it"
-        )
-    return base_url.rstrip("/") + "/"
-
-
-class _BackendConfig(msgspec.Struct):
-    public_base_url: str | None = None
-
-
 def _percent_encode(stored: bytes) -> str:
     return stored.decode("latin-1").translate(_PERCENT_ENCODED)
-
-
-def _repaired_text(stored: bytes | None) -> str | None:
-    return None if stored is None else stored.decode("utf-8", "replace")
 
 
 # The columns whose text becomes public, of each table of the source that has any.
@@ -175,89 +178,107 @@ def _text(invalid: Collection[str], table: str) -> dict[str, str]:
     return {column: form.format(f"{table}.{column}") for column in _TEXT_COLUMNS[table]}
 
 
-def _playlists(invalid: Collection[str]) -> str:
-    text = _text(invalid, "playlists")
-    return f"""
-        SELECT id, {text["platform"]}, {text["remote_playlist_id"]}, {text["name"]}, {text["description"]},
-            {text["cover_url"]}, coalesce(CAST(play_count AS INTEGER), 0),
-            coalesce(CAST(collected_song_count AS INTEGER), 0)
-        FROM source.playlists ORDER BY id"""
+def _playlists(invalid: Collection[str]) -> Selection:
+    columns = {
+        "playlist_id": "playlists.id",
+        **_text(invalid, "playlists"),
+        "play_count": "coalesce(CAST(playlists.play_count AS INTEGER), 0)",
+        "song_count": "coalesce(CAST(playlists.collected_song_count AS INTEGER), 0)",
+    }
+    return Selection(columns, "source.playlists", order="playlists.id")
 
 
-def _tracks(invalid: Collection[str]) -> str:
-    text = _text(invalid, "songs")
-    return f"""
-        SELECT id, {text["platform"]}, {text["remote_song_id"]}, {text["name"]}, {text["singers"]},
-            {text["ext"]}, CAST(file_size_bytes AS INTEGER),
-            CAST(public_metadata(CAST(metadata_json AS BLOB)) AS TEXT)
-        FROM source.songs ORDER BY id"""
+def _tracks(invalid: Collection[str]) -> Selection:
+    columns = {
+        "song_id": "songs.id",
+        **_text(invalid, "songs"),
+        "file_size_bytes": "CAST(songs.file_size_bytes AS INTEGER)",
+        "metadata_json": "CAST(public_metadata(CAST(songs.metadata_json AS BLOB)) AS TEXT)",
+    }
+    return Selection(columns, "source.songs", order="songs.id")
 
 
 # The source's table has no key: the place within the playlist is the identity, and rowids, which VACUUM
 # renumbers, decide nothing. Rows that tie are alike.
-def _playlist_tracks(invalid: Collection[str]) -> str:
-    return f"""
-        SELECT playlist_id, row_number() OVER (
-                PARTITION BY playlist_id ORDER BY position NULLS LAST, song_id
-            ), song_id, CAST(position AS INTEGER)
-        FROM source.playlist_songs
-        CROSS JOIN temp.song_ids ON {_song_exists("song_id")}
-        WHERE playlist_id IN (SELECT id FROM temp.playlist_ids)"""
+ENTRY_ORDER = "playlist_songs.position NULLS LAST, playlist_songs.song_id"
 
 
-def _track_files(invalid: Collection[str]) -> str:
+def _playlist_tracks(invalid: Collection[str]) -> Selection:
+    columns = {
+        "playlist_id": "playlist_songs.playlist_id",
+        "ordinal": f"row_number() OVER (PARTITION BY playlist_songs.playlist_id ORDER BY {ENTRY_ORDER})",
+        "song_id": "playlist_songs.song_id",
+        "position": "CAST(playlist_songs.position AS INTEGER)",
+    }
+    condition = "playlist_songs.playlist_id IN (SELECT id FROM temp.playlist_ids)"
+    return Selection(columns, "source.playlist_songs", condition, song_id="playlist_songs.song_id")
+
+
+def _track_files(invalid: Collection[str]) -> Selection:
     asset = _text(invalid, "file_assets")
     location = _text(invalid, "file_locations")
-    return f"""
-        SELECT file_locations.id, file_assets.song_id, {asset["quality_label"]}, {asset["ext"]},
-            CAST(file_assets.file_size_bytes AS INTEGER), backends.type, backends.name,
-            CASE WHEN backends.base_url IS NULL
-                THEN handle(
-                    file_locations.id, file_assets.song_id, file_assets.id, file_assets.file_size_bytes
-                )
-                ELSE {location["locator"]} END,
-            CASE WHEN backends.base_url IS NOT NULL
-                THEN backends.base_url
-                    || percent_encode(CAST(ltrim(file_locations.locator, '/') AS BLOB)) END,
-            file_locations.status, coalesce(CAST(file_locations.is_primary AS INTEGER), 0)
-        FROM source.file_locations
-        CROSS JOIN source.file_assets ON file_assets.id = file_locations.file_asset_id
-        CROSS JOIN temp.song_ids ON {_song_exists("file_assets.song_id")}
-        CROSS JOIN temp.backends ON backends.id = file_locations.backend_id
-        WHERE file_locations.status = 'active' AND file_locations.locator <> ''
-        ORDER BY file_locations.id"""
+    columns = {
+        "location_id": "file_locations.id",
+        "song_id": "file_assets.song_id",
+        "quality_label": asset["quality_label"],
+        "ext": asset["ext"],
+        "file_size_bytes": "CAST(file_assets.file_size_bytes AS INTEGER)",
+        "backend_type": "backends.type",
+        "backend_name": "backends.name",
+        "locator": f"""CASE WHEN backends.base_url IS NULL
+            THEN handle(file_locations.id, file_assets.song_id, file_assets.id, file_assets.file_size_bytes)
+            ELSE {location["locator"]} END""",
+        "public_url": """CASE WHEN backends.base_url IS NOT NULL
+            THEN backends.base_url || percent_encode(CAST(ltrim(file_locations.locator, '/') AS BLOB)) END""",
+        "status": "file_locations.status",
+        "is_primary": "coalesce(CAST(file_locations.is_primary AS INTEGER), 0)",
+    }
+    return Selection(
+        columns,
+        "source.file_locations",
+        "file_locations.status = 'active' AND file_locations.locator <> ''",
+        joined=(
+            ("source.file_assets", "file_assets.id = file_locations.file_asset_id"),
+            ("temp.backends", "backends.id = file_locations.backend_id"),
+        ),
+        song_id="file_assets.song_id",
+        order="file_locations.id",
+    )
 
 
-def _toplists(invalid: Collection[str]) -> str:
+def _toplists(invalid: Collection[str]) -> Selection:
     pool = _text(invalid, "playlist_pools")
-    playlist = _text(invalid, "playlists")
-    toplist_id = f"coalesce({pool['external_id']}, '')"
+    playlist = _playlists(invalid).columns
+    columns = {
+        "toplist_id": f"coalesce({pool['external_id']}, '')",
+        "playlist_id": "playlists.id",
+        "platform": f"coalesce({playlist['platform']}, '')",
+        **{name: playlist[name] for name in ("name", "description", "cover_url", "play_count", "song_count")},
+        "group_name": pool["name"],
+    }
     # Two pools may hold one playlist under one external id: the lowest pool id wins.
-    return f"""
-        SELECT toplist_id, playlist_id, platform, name, description, cover_url, play_count, song_count,
-            group_name
-        FROM (
-            SELECT {toplist_id} AS toplist_id, playlists.id AS playlist_id,
-                coalesce({playlist["platform"]}, '') AS platform, {playlist["name"]} AS name,
-                {playlist["description"]} AS description, {playlist["cover_url"]} AS cover_url,
-                coalesce(CAST(playlists.play_count AS INTEGER), 0) AS play_count,
-                coalesce(CAST(playlists.collected_song_count AS INTEGER), 0) AS song_count,
-                {pool["name"]} AS group_name,
-                row_number() OVER (
-                    PARTITION BY {toplist_id}, playlists.id ORDER BY playlist_pools.id
-                ) AS place
+    place = (
+        f"row_number() OVER (PARTITION BY {columns['toplist_id']}, playlists.id ORDER BY playlist_pools.id)"
+    )
+    listed = ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
+    return Selection(
+        {name: name for name in columns},
+        f"""(
+            SELECT {listed}, {place} AS place
             FROM source.playlist_pools
             JOIN source.pool_playlists ON pool_playlists.pool_id = playlist_pools.id
             JOIN source.playlists ON playlists.id = pool_playlists.playlist_id
             WHERE playlist_pools.pool_kind = 'toplist'
-        )
-        WHERE place = 1 ORDER BY platform, toplist_id, playlist_id"""
+        )""",
+        "place = 1",
+        order="platform, toplist_id, playlist_id",
+    )
 
 
 class _Query(NamedTuple):
     """How a query is made, given the tables with invalid text; whose text it has; which tables it needs."""
 
-    format: Callable[[Collection[str]], str]
+    select: Callable[[Collection[str]], Selection]
     text_from: tuple[str, ...]
     needed: frozenset[str] = frozenset()
 

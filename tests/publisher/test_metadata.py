@@ -248,6 +248,33 @@ def test_private_text_after_harmless_text_of_its_shape_is_removed(stored: str, e
     assert expected == (None if public is None else public.decode())
 
 
+@given(st.data(), st.sampled_from([None, ["a", "album", "专辑"]]))
+def test_what_is_public_stays_as_it_is(data: st.DataObject, allowed: list[str] | None) -> None:
+    """A refresh relies on it: text that is what was public before is public without a second look."""
+    values = data.draw(
+        st.lists(
+            st.tuples(JSON | FLAT, st.booleans(), st.sampled_from([None, 1])).map(
+                lambda drawn: json.dumps(drawn[0], ensure_ascii=drawn[1], indent=drawn[2]).encode()
+            )
+            | st.binary(max_size=20)
+            | st.sampled_from(
+                [
+                    b'{"a": 1, "a": 2.50, "cookie": 1e2}',
+                    b'{"a": -0.0, "token": 18446744073709551616}',
+                    b'{"a": "\\u2028\\/", "path": 1}',
+                    b'{"a": 1e308, "b": {"session": 123456789012345678901234567890}}',
+                ]
+            ),
+            max_size=4,
+        )
+    )
+    remembering = public_metadata(["/nas/m"], allowed)
+    for stored in values:
+        public = remembering(stored)
+        assert public == remembering(public)
+        assert public == public_metadata(["/nas/m"], allowed)(public)
+
+
 def test_every_part_of_the_documented_list_is_in_lower_case() -> None:
     """Keys are compared in lower case: another part would never match."""
     assert [part for part in PRIVATE_KEY_PARTS if part != part.lower()] == []

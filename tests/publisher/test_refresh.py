@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from contracts.errors import MalformedError, SourceError
-from contracts.handles import format_handle
 from contracts.read_model import PAGE_BYTES, TABLES
 from music_cloud.sample import create_catalogue as create_sample
 from music_cloud.sample import evolve
@@ -21,11 +20,11 @@ from publisher import refresh as refresh_module
 from publisher import rows as rows_module
 from publisher.export import build_database
 from publisher.metadata import public_metadata
-from publisher.refresh import RefreshResult, TableChanges, is_rebuild_due, refresh_database
+from publisher.refresh import TableChanges, refresh_database
 from tests.publisher import Tables, create_catalogue, read
 from tests.publisher.test_refresh_property import differences
 
-NOTHING = RefreshResult(dict.fromkeys(TABLES, TableChanges()))
+NOTHING = dict.fromkeys(TABLES, TableChanges())
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def refreshed_pages(source: Path, database: Path) -> int:
 def test_refresh_without_a_change_leaves_every_byte(sample: tuple[Path, Path]) -> None:
     source, database = sample
     before = sha256(database.read_bytes()).digest()
-    assert refresh_database(source, database) == NOTHING
+    assert refresh_database(source, database).tables == NOTHING
     assert before == sha256(database.read_bytes()).digest()
 
 
@@ -93,7 +92,7 @@ def test_how_the_source_is_stored_changes_nothing(sample: tuple[Path, Path]) -> 
         "VACUUM",
         "ANALYZE",
     )
-    assert refresh_database(source, database) == NOTHING
+    assert refresh_database(source, database).tables == NOTHING
     assert before == sha256(database.read_bytes()).digest()
 
 
@@ -131,10 +130,13 @@ def test_an_hour_moves_a_small_part_of_the_file(tmp_path: Path) -> None:
     assert 0 < refreshed_pages(source, database) < total / 20
 
 
-def test_every_row_is_computed_once(sample: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What looks only for keys does not call the functions of other columns."""
+def test_what_is_public_is_computed_only_of_rows_that_differ(
+    sample: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the settings are known: of each handle, and of metadata that is not public as it is stored."""
     source, database = sample
-    calls = {"public_metadata": 0, "format_handle": 0}
+    known = refresh_database(source, database).settings
+    calls = dict.fromkeys(("public_metadata", "format_handle", "_percent_encode", "repair_text"), 0)
 
     def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -146,11 +148,20 @@ def test_every_row_is_computed_once(sample: tuple[Path, Path], monkeypatch: pyte
     monkeypatch.setattr(
         rows_module, "public_metadata", lambda *paths: counted("public_metadata", public_metadata(*paths))
     )
-    monkeypatch.setattr(rows_module, "format_handle", counted("format_handle", format_handle))
-    refresh_database(source, database)
-    songs = read(database, "SELECT count(*) FROM catalog_tracks")[0][0]
+    for name in ("format_handle", "_percent_encode", "repair_text"):
+        monkeypatch.setattr(rows_module, name, counted(name, getattr(rows_module, name)))
+    assert refresh_database(source, database, known_settings=known).tables == NOTHING
+    with closing(sqlite3.connect(source)) as connection:
+        connection.execute("ATTACH ? AS read", (str(database),))
+        (filtered,) = connection.execute(
+            "SELECT count(*) FROM songs JOIN read.catalog_tracks ON song_id = id"
+            " WHERE catalog_tracks.metadata_json IS NOT CAST(songs.metadata_json AS TEXT)"
+        ).fetchone()
     handles = read(database, "SELECT count(*) FROM catalog_track_files WHERE public_url IS NULL")[0][0]
-    assert {"public_metadata": songs, "format_handle": handles} == calls
+    repaired = calls.pop("repair_text")
+    assert {"public_metadata": filtered, "format_handle": handles, "_percent_encode": 0} == calls
+    songs = read(database, "SELECT count(*) FROM catalog_tracks")[0][0]
+    assert (filtered < songs / 10, repaired < songs) == (True, True)
 
 
 # Every difference is seen
@@ -319,14 +330,3 @@ def test_what_is_no_database_is_refused_and_says_rebuild(
         database.write_bytes(content)
     with pytest.raises(MalformedError, match="must be rebuilt"):
         refresh_database(source, database)
-
-
-# When a rebuild is due
-
-
-def test_rebuild_is_due_when_a_quarter_is_free(sample: tuple[Path, Path]) -> None:
-    _, database = sample
-    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-        assert not is_rebuild_due(connection)
-        connection.execute("DELETE FROM catalog_tracks")
-        assert is_rebuild_due(connection)

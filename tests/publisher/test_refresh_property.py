@@ -83,12 +83,12 @@ def differences(first: Path, second: Path) -> list[tuple[Any, ...]]:
         return found
 
 
-@given(edited(), absent, absent)
+@given(edited(), absent, absent, st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_refresh_equals_a_fresh_export(
-    edit: tuple[Catalogue, Catalogue], absent_before: set[str], absent_after: set[str]
+    edit: tuple[Catalogue, Catalogue], absent_before: set[str], absent_after: set[str], known: bool
 ) -> None:
-    """Row for row, and it has touched exactly the rows that differ."""
+    """Row for row, and it has touched exactly the rows that differ, whether it knows the settings or not."""
     before, after = edit
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -100,12 +100,14 @@ def test_refresh_equals_a_fresh_export(
             build_database(source, target)
         expected = {table: naive_changes(keyed(database, table), keyed(fresh, table)) for table in TABLES}
         bytes_before = database.read_bytes()
-        result = refresh_database(source, database)
+        settings_before = refresh_database(folder / "0.db", database).settings if known else None
+        assert bytes_before == database.read_bytes()
+        result = refresh_database(source, database, known_settings=settings_before)
         assert expected == result.tables
         assert differences(fresh, database) == []
         assert read(database, "PRAGMA integrity_check") == [("ok",)]
         assert result.is_changed == (bytes_before != database.read_bytes())
         bytes_after = database.read_bytes()
-        assert not refresh_database(source, database).is_changed
+        assert not refresh_database(source, database, known_settings=result.settings).is_changed
         assert bytes_after == database.read_bytes()
         assert {"0.db", "1.db", "refreshed.db", "fresh.db"} == {path.name for path in folder.iterdir()}
