@@ -154,6 +154,11 @@ class Manifest(SnapshotManifest, frozen=True, kw_only=True):
     held: bool = False  # after a rollback: later publishes only renew
     condemned: Digest | None = None  # the list of what a prune is about to delete
 
+    @property
+    def nodes(self) -> list[Database]:
+        """The databases on the chain of deltas, oldest first; without deltas, only `database`."""
+        return [delta.base for delta in self.deltas] + [self.database]
+
     def verify(self) -> None:
         super().verify()
         if (self.sequence == 1) != (self.previous is None):
@@ -164,7 +169,7 @@ class Manifest(SnapshotManifest, frozen=True, kw_only=True):
             raise MalformedError("expires_at is not later than published_at")
         if len(self.keyframe.blobs) != self.keyframe.segment_count:
             raise MalformedError("the keyframe's blobs do not match its database's size")
-        nodes = [delta.base for delta in self.deltas] + [self.database]
+        nodes = self.nodes
         for delta, after in zip(self.deltas, nodes[1:], strict=True):
             if delta.target != after:
                 raise MalformedError("the deltas are not one chain that ends at the database")

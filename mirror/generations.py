@@ -16,7 +16,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -44,6 +44,13 @@ class Current(msgspec.Struct, frozen=True):
     published_at: Moment
     expires_at: Moment
     etag: str
+
+
+class Held(NamedTuple):
+    """The database that is served, and its file: of the right size, perhaps damaged."""
+
+    database: Database
+    path: Path
 
 
 class Generations:
@@ -94,15 +101,22 @@ class Generations:
         self.incoming.mkdir(parents=True)
         return self.incoming
 
+    def load_held(self) -> Held | None:
+        """The database that is served, or None when its file is missing or cut short."""
+        current = self.load_intact_current()
+        if current is None:
+            return None
+        held = Held(current.database, self._path(current))
+        try:
+            is_whole = held.path.stat().st_size == held.database.size_bytes
+        except FileNotFoundError:
+            return None
+        return held if is_whole else None
+
     def has_database(self, database: Database) -> bool:
         """Whether the generation that is served is this database."""
-        current = self.load_intact_current()
-        if current is None or current.database != database:
-            return False
-        try:
-            return self._path(current).stat().st_size == database.size_bytes
-        except FileNotFoundError:
-            return False
+        held = self.load_held()
+        return held is not None and held.database == database
 
     def adopt(self, manifest: Manifest, etag: str) -> None:
         """Serve the verified database in `incoming` from now on."""

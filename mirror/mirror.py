@@ -1,42 +1,51 @@
 """A mirror: poll the pointer, decide, fetch, verify, swap.
 
 Invariant: whatever fails, the generation that is served stays; what was believed is on disk before the first
-byte is fetched for it, so that no restart makes the mirror believe less. The decision is mirror/trust.py's,
-the swap mirror/generations.py's.
+byte is fetched for it, so that no restart makes the mirror believe less. Deltas only save bytes: what cannot
+be had by them is had by the keyframe. The decision is mirror/trust.py's, the swap mirror/generations.py's.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Lock
 from typing import Literal
 
 from msgspec.structs import replace
 
-from contracts.errors import ConflictError, MalformedError, ObjectMissing, StoreError, UnsupportedError
+from contracts.errors import (
+    AccessDenied,
+    ConflictError,
+    ContractError,
+    DigestMismatchError,
+    MalformedError,
+    ObjectMissing,
+    StoreError,
+)
 from contracts.layout import POINTER_KEY
 from contracts.manifest import MANIFEST_MAX_BYTES, Manifest
 from contracts.read_model import DATABASE_NAME, verify_schema
+from contracts.route import Route, plan_route
 from mirror.generations import Current, Generations, open_database
 from mirror.trust import DATABASE_MAX_BYTES, Seen, verify_fresh, verify_pointer
 from stores.base import ReadableStore, read_whole
+from stores.files import verify_space
 from stores.locks import exclusive_lock
 from stores.progress import Progress
-from stores.restore import restore_keyframe
+from stores.restore import restore_database
 
 # A blob may be deleted while an old pointer is still in a cache: ask again before raising an alarm.
 _POINTER_TRIES = 3
 # How old `confirmed_at` may get on disk while polls are answered "not modified"; small beside STALE_CACHE.
 _CONFIRM_EVERY = timedelta(hours=1)
-_SPARE_BYTES = 64 << 20  # left free beside the new database: the website writes logs too
 
 Outcome = Literal["updated", "renewed", "unchanged", "stale"]
 
@@ -45,13 +54,28 @@ Outcome = Literal["updated", "renewed", "unchanged", "stale"]
 class SyncResult:
     """What a sync did: "stale" means that a cache served an older pointer, and nothing was changed.
 
-    `downloaded_bytes` are those of blobs.
+    `downloaded_bytes` are those of blobs, also of blobs that were of no use. `fallback`, when there is one,
+    says in a sentence why the deltas could not be used, so that the keyframe was fetched instead.
     """
 
     outcome: Outcome
     current: Current
     downloaded_bytes: int
     seconds: float
+    fallback: str | None = None
+
+
+@dataclass
+class _Download:
+    """What one sync fetches; the bytes are counted from several threads."""
+
+    downloaded_bytes: int = 0
+    fallback: str | None = None
+    _lock: Lock = field(default_factory=Lock)
+
+    def add(self, size_bytes: int) -> None:
+        with self._lock:
+            self.downloaded_bytes += size_bytes
 
 
 class Mirror:
@@ -107,29 +131,31 @@ class Mirror:
             OSError: when the folder cannot be written.
         """
         started = time.monotonic()
+        download = _Download()
         if self._store is None:
             raise StoreError("this mirror was opened without a store, for reading only")
         self._generations.folder.mkdir(parents=True, exist_ok=True)
         try:
             with exclusive_lock(self._generations.lock, timeout_s=0):
-                outcome, downloaded_bytes = self._sync(self._store)
+                outcome = self._sync(self._store, download)
         except TimeoutError as error:
             raise ConflictError(f"another process is syncing {self._generations.folder}") from error
         current = self._generations.load_current()
         if current is None:
             raise ObjectMissing(DATABASE_NAME, str(self._generations.folder))
-        return SyncResult(outcome, current, downloaded_bytes, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return SyncResult(outcome, current, download.downloaded_bytes, seconds, download.fallback)
 
-    def _sync(self, store: ReadableStore) -> tuple[Outcome, int]:
+    def _sync(self, store: ReadableStore, download: _Download) -> Outcome:
         for tries_left in reversed(range(_POINTER_TRIES)):
             try:
-                return self._follow_pointer(store)
+                return self._follow_pointer(store, download, is_last_try=tries_left == 0)
             except ObjectMissing as missing:
                 if missing.key == POINTER_KEY or tries_left == 0:
                     raise
         raise AssertionError("unreachable")
 
-    def _follow_pointer(self, store: ReadableStore) -> tuple[Outcome, int]:
+    def _follow_pointer(self, store: ReadableStore, download: _Download, is_last_try: bool) -> Outcome:
         now = self._now()
         seen = self._load_seen(now)
         current = self._generations.load_intact_current()
@@ -144,10 +170,10 @@ class Mirror:
             assert current is not None and seen is not None  # or no entity tag would have been sent
             verify_fresh(current.sequence, current.expires_at, now)
             self._confirm(seen, now)
-            return "unchanged", 0
+            return "unchanged"
         trusted = verify_pointer(read_whole(reading, MANIFEST_MAX_BYTES), seen, now, self._database_max_bytes)
         if trusted is None:
-            return "stale", 0
+            return "stale"
         manifest, etag = trusted.manifest, reading.info.etag
         if seen is not None and trusted.digest == seen.digest:
             self._confirm(seen, now)
@@ -156,12 +182,12 @@ class Mirror:
         if self._generations.has_database(manifest.database):
             assert current is not None  # it has the database
             if current.sequence == manifest.sequence and current.etag == etag:
-                return "unchanged", 0
+                return "unchanged"
             self._generations.renew(manifest, etag)
-            return ("unchanged" if current.sequence == manifest.sequence else "renewed"), 0
-        downloaded_bytes = self._fetch(store, manifest)
+            return "unchanged" if current.sequence == manifest.sequence else "renewed"
+        self._fetch(store, manifest, download, is_last_try)
         self._generations.adopt(manifest, etag)
-        return "updated", downloaded_bytes
+        return "updated"
 
     def _load_seen(self, now: datetime) -> Seen | None:
         """What is remembered. A moment of a clock that was ahead counts as now: it would silence an alarm."""
@@ -176,33 +202,48 @@ class Mirror:
         if now - seen.confirmed_at > _CONFIRM_EVERY:
             self._generations.store_seen(replace(seen, confirmed_at=now))
 
-    def _fetch(self, store: ReadableStore, manifest: Manifest) -> int:
-        """Bring the manifest's database into the incoming folder, verified; returns the bytes downloaded."""
-        keyframe = manifest.keyframe
-        if keyframe.database != manifest.database:
-            raise UnsupportedError("this version follows keyframes only, and the newest database has none")
-        self._verify_space(manifest.database.size_bytes)
-        folder = self._generations.prepare_incoming()
+    def _fetch(
+        self, store: ReadableStore, manifest: Manifest, download: _Download, is_last_try: bool
+    ) -> None:
+        """Bring the manifest's database into the incoming folder, verified."""
         try:
-            database = folder / DATABASE_NAME
-            self._progress.begin("download", keyframe.stored_bytes)
-            restore_keyframe(store, keyframe, database, self._progress.add)
+            self._restore_with_fallback(store, manifest, download, is_last_try)
             self._progress.begin("verify")
-            self._verify_database(database)
+            self._verify_database(self._generations.incoming / DATABASE_NAME)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(self._generations.incoming, ignore_errors=True)
             raise
-        return keyframe.stored_bytes
 
-    def _verify_space(self, size_bytes: int) -> None:
-        free_bytes = shutil.disk_usage(self._generations.folder).free
-        if free_bytes < size_bytes + _SPARE_BYTES:
-            raise OSError(
-                errno.ENOSPC,
-                f"{os.strerror(errno.ENOSPC)}: the new database needs {size_bytes >> 20} MiB, "
-                f"{free_bytes >> 20} MiB are free",
-                str(self._generations.folder),
+    def _restore_with_fallback(
+        self, store: ReadableStore, manifest: Manifest, download: _Download, is_last_try: bool
+    ) -> None:
+        """Restore from the database that is served where that downloads less, else from the keyframe; from
+        the keyframe also when a delta, or what is served, turns out to be broken."""
+        download.fallback = None
+        held = self._generations.load_held()
+        route = plan_route(manifest, held and held.database)
+        try:
+            self._restore(store, route, held and held.path, download)
+        except (ContractError, StoreError, OSError) as error:
+            if route.keyframe is not None or not _is_reason_to_fall_back(error, is_last_try):
+                raise
+            download.fallback = (
+                f"the whole database was fetched, because the deltas could not be used: {error}"
             )
+            self._restore(store, plan_route(manifest, None), None, download)
+
+    def _restore(self, store: ReadableStore, route: Route, held: Path | None, download: _Download) -> None:
+        """Go this way, into an empty incoming folder."""
+        folder = self._generations.prepare_incoming()
+        size_bytes = max(route.start.size_bytes, route.database.size_bytes)
+        verify_space(self._generations.folder, size_bytes, "the new database")
+        self._progress.begin("download", route.stored_bytes)
+
+        def count(size_bytes: int) -> None:
+            download.add(size_bytes)
+            self._progress.add(size_bytes)
+
+        restore_database(store, route, folder / DATABASE_NAME, held, count)
 
     def _verify_database(self, path: Path) -> None:
         """Check that what was fetched is a read model that answers queries.
@@ -216,3 +257,13 @@ class Mirror:
                     connection.execute(self._smoke_query).fetchone()
         except sqlite3.Error as error:
             raise MalformedError(f"the new database does not answer: {error}") from error
+
+
+def _is_reason_to_fall_back(error: Exception, is_last_try: bool) -> bool:
+    """Whether the keyframe may do what deltas could not; a network that fails or a full disk would again."""
+    if isinstance(error, ObjectMissing):
+        return is_last_try  # before, the pointer is read again
+    if isinstance(error, OSError):
+        return error.errno == errno.EIO  # what is served can no longer be read from its disk
+    # Where nobody may list a bucket, S3 calls missing objects forbidden.
+    return isinstance(error, AccessDenied | DigestMismatchError | MalformedError)

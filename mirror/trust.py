@@ -13,13 +13,14 @@ import msgspec
 
 from contracts.digests import digest_bytes
 from contracts.errors import EquivocationError, ExpiredError, MalformedError, RollbackError
-from contracts.manifest import Digest, Manifest, Moment, RandomId, Sequence, parse_manifest
+from contracts.manifest import Delta, Digest, Manifest, Moment, RandomId, Sequence, parse_manifest
+from contracts.read_model import PAGE_BYTES
 
 # The longest that honest caches serve an old pointer, as contracts.layout.POINTER_CACHE_CONTROL allows
 # them: max-age 15 + stale-while-revalidate 60 + stale-if-error 86,400 (RFC 5861, section 4).
 STALE_CACHE = timedelta(seconds=86_475)
 DATABASE_MAX_BYTES = 16 << 30  # some forty times a million songs; an operator may choose another limit
-# A zstd frame of incompressible data (ZSTD_compressBound, zstd.h), generously, and skippable frames after it.
+# Frames of incompressible data (ZSTD_compressBound, zstd.h), generously, and skippable frames after them.
 _FRAME_OVERHEAD_BYTES = 64 << 10
 
 
@@ -91,7 +92,8 @@ def verify_fresh(sequence: int, expires_at: datetime, now: datetime) -> None:
 
 def _verify_sizes(manifest: Manifest, database_max_bytes: int) -> None:
     keyframe = manifest.keyframe
-    for database in (manifest.database, keyframe.database):
+    chain = [database for delta in manifest.deltas for database in (delta.base, delta.target)]
+    for database in (manifest.database, keyframe.database, *chain):
         if database.size_bytes > database_max_bytes:
             raise MalformedError(
                 f"the manifest promises a database of {database.size_bytes} bytes; "
@@ -100,3 +102,19 @@ def _verify_sizes(manifest: Manifest, database_max_bytes: int) -> None:
     for blob in keyframe.blobs:
         if blob.size_bytes > keyframe.segment_bytes + _FRAME_OVERHEAD_BYTES:
             raise MalformedError(f"the manifest promises a blob of {blob.size_bytes} bytes for one segment")
+    for delta in manifest.deltas:
+        _verify_delta(delta)
+
+
+def _verify_delta(delta: Delta) -> None:
+    for database in (delta.base, delta.target):
+        if database.size_bytes % PAGE_BYTES:
+            raise MalformedError(
+                f"the manifest promises a delta of a database of {database.size_bytes} bytes: no whole pages"
+            )
+    # It holds each page at most once, so one that is larger saves nothing over the database itself.
+    if delta.stored_bytes > delta.target.size_bytes + _FRAME_OVERHEAD_BYTES:
+        raise MalformedError(
+            f"the manifest promises a delta of {delta.stored_bytes} bytes "
+            f"to a database of {delta.target.size_bytes}"
+        )

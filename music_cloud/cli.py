@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -25,9 +25,10 @@ from mirror.trust import DATABASE_MAX_BYTES
 from music_cloud.addresses import open_readable_store, open_store, state_folder
 from music_cloud.options import Duration, db_option, json_option, print_json, printable, settings_options
 from music_cloud.origin_commands import origin_command, token_group
-from music_cloud.screen import Screen, format_bytes
+from music_cloud.reports import publish_fields, publish_lines, sync_fields, sync_line
+from music_cloud.screen import Screen
 from music_cloud.settings import SettingsError, load_settings
-from publisher import PublishOptions, PublishResult, export_snapshot, publish
+from publisher import PublishOptions, export_snapshot, publish
 from stores.progress import Progress
 
 
@@ -77,6 +78,8 @@ def export_command(
     is_flag=True,
     help="Publish although the last publish has a later date: its machine's clock was wrong, ours is right.",
 )
+@click.option("--rebuild", is_flag=True, help="Export the catalogue anew, where a refresh would do.")
+@click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
 @settings_options
 @json_option
 def publish_command(
@@ -84,11 +87,13 @@ def publish_command(
     address: str,
     single_publisher: bool,
     accept_clock: bool,
+    rebuild: bool,
+    dry_run: bool,
     env_file: Path | None,
     as_json: bool,
     **options: str | None,
 ) -> None:
-    """Bring a store to the present state of the catalogue, sending only what is not there yet.
+    """Bring a store to the present state of the catalogue, sending only what changed.
 
     A run that was interrupted is finished by the next one. Nothing changed: nothing is sent.
     """
@@ -106,13 +111,16 @@ def publish_command(
                 expiry=timedelta(days=settings.expiry_days),
                 single_publisher=single_publisher,
                 accept_clock=accept_clock,
+                rebuild=rebuild,
+                dry_run=dry_run,
             ),
             progress=Progress(screen.observe),
         )
     if as_json:
-        print_json(_publish_fields(result))
+        print_json(publish_fields(result))
     else:
-        click.echo(_publish_line(result))
+        for line in publish_lines(result):
+            click.echo(line)
 
 
 @cli.command("mirror")
@@ -187,54 +195,12 @@ def _follow(mirror: Mirror, interval_s: int, as_json: bool) -> None:
 
 
 def _report_sync(result: SyncResult, as_json: bool) -> None:
-    current = result.current
     if as_json:
-        print_json(
-            {
-                "outcome": result.outcome,
-                "sequence": current.sequence,
-                "snapshot_id": current.snapshot_id,
-                "published_at": current.published_at,
-                "expires_at": current.expires_at,
-                "downloaded_bytes": result.downloaded_bytes,
-                "seconds": round(result.seconds, 3),
-            }
-        )
-        return
-    click.echo(
-        f"{result.outcome}: snapshot {current.sequence}, {printable(current.snapshot_id)}; "
-        f"downloaded {format_bytes(result.downloaded_bytes)} in {result.seconds:.1f} s"
-    )
-
-
-def _publish_fields(result: PublishResult) -> dict[str, Any]:
-    manifest = result.manifest
-    return {
-        "outcome": result.outcome,
-        "resumed": result.resumed,
-        "sequence": manifest.sequence,
-        "snapshot_id": manifest.snapshot_id,
-        "expires_at": manifest.expires_at,
-        "playlist_count": manifest.playlist_count,
-        "track_count": manifest.track_count,
-        "file_count": manifest.file_count,
-        "database_bytes": manifest.database.size_bytes,
-        "sent_bytes": result.sent_bytes,
-        "sent_objects": result.sent_objects,
-        "present_bytes": result.present_bytes,
-        "seconds": round(result.seconds, 3),
-    }
-
-
-def _publish_line(result: PublishResult) -> str:
-    manifest = result.manifest
-    return (
-        f"{result.outcome}: snapshot {manifest.sequence}, {manifest.snapshot_id}"
-        + (" (an interrupted publish was finished first)" if result.resumed else "")
-        + f"; sent {format_bytes(result.sent_bytes)} in {result.sent_objects} objects"
-        + (f", {format_bytes(result.present_bytes)} were there already" if result.present_bytes else "")
-        + f"; {result.seconds:.1f} s"
-    )
+        print_json(sync_fields(result))
+    else:
+        click.echo(sync_line(result))
+    if result.fallback is not None:
+        _complain(result.fallback)
 
 
 def _complain(error: BaseException | str) -> None:

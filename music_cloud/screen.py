@@ -20,7 +20,10 @@ from rich.progress import (
 
 _LINE_EVERY_S = 10.0  # often enough to see life in a log, seldom enough to keep it readable
 STAGES = {
+    "refresh": "comparing with the catalogue",
     "export": "exporting the catalogue",
+    "compare": "looking for changed pages",
+    "encode": "compressing them",
     "compress": "compressing",
     "upload": "uploading",
     "swap": "moving the pointer",

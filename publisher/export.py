@@ -101,6 +101,18 @@ def build_database(
     Raises:
         SourceError, OSError: as `export_snapshot`; `database` is then worthless.
     """
+    fill_database(source_db, database, metadata_keys=metadata_keys, lock_timeout_s=lock_timeout_s)
+    return seal_database(database, now=now)
+
+
+def fill_database(
+    source_db: Path,
+    database: Path,
+    *,
+    metadata_keys: Collection[str] | None = None,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
+) -> None:
+    """Export into the new file `database`, which may not be on disk yet. Raises: as `build_database`."""
     with _full_disk_named(), ExitStack() as undo:
         paths = [database, *(database.with_name(f"{database.name}-part{n}") for n in range(1, len(_PARTS)))]
         for path in paths[1:]:
@@ -118,22 +130,35 @@ def build_database(
         connection = connections[0]
         for path, part in zip(paths[1:], _PARTS[1:], strict=True):
             _take_over(connection, path, part)
-        counts = _count(connection)
+
+
+def seal_database(database: Path, *, now: datetime | None = None) -> Export:
+    """Put a finished database on disk, and say what it is and what it holds.
+
+    Raises:
+        OSError: when the disk does not take it.
+    """
     with ThreadPoolExecutor(1) as disk, database.open("rb") as stream:
         synced = disk.submit(sync_file, database)
         digest = digest_stream(stream)
         synced.result()
+    with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        playlists, tracks, files, covers = connection.execute(
+            "SELECT (SELECT count(*) FROM catalog_playlists), (SELECT count(*) FROM catalog_tracks),"
+            " (SELECT count(*) FROM catalog_track_files),"
+            " (SELECT count(*) FROM catalog_playlists WHERE cover_url <> '')"
+        ).fetchone()
     moment = now or datetime.now(UTC)
     return Export(
         Database(digest, database.stat().st_size),
         SnapshotManifest(
-            snapshot_id=f"snap-playlists-{counts[0]}-tracks-{counts[1]}-{digest[:12]}",
+            snapshot_id=f"snap-playlists-{playlists}-tracks-{tracks}-{digest[:12]}",
             generated_at=moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             schema_version=SCHEMA_VERSION,
-            playlist_count=counts[0],
-            track_count=counts[1],
-            file_count=counts[2],
-            cover_count=counts[3],
+            playlist_count=playlists,
+            track_count=tracks,
+            file_count=files,
+            cover_count=covers,
         ),
     )
 
@@ -229,12 +254,3 @@ def forbid_remains(connection: sqlite3.Connection) -> None:
     """
     if connection.execute("PRAGMA secure_delete=ON").fetchone() != (1,):
         raise SourceError("this build of SQLite cannot overwrite deleted rows (secure_delete)")
-
-
-def _count(connection: sqlite3.Connection) -> tuple[int, int, int, int]:
-    counts: tuple[int, int, int, int] = connection.execute(
-        "SELECT (SELECT count(*) FROM catalog_playlists), (SELECT count(*) FROM catalog_tracks),"
-        " (SELECT count(*) FROM catalog_track_files),"
-        " (SELECT count(*) FROM catalog_playlists WHERE cover_url <> '')"
-    ).fetchone()
-    return counts

@@ -11,8 +11,10 @@ from datetime import datetime, timedelta
 from msgspec.structs import asdict, replace
 
 from contracts.errors import ClockError
-from contracts.manifest import Database, Keyframe, Manifest, SnapshotManifest
+from contracts.manifest import Keyframe, Manifest
+from publisher.chain import trim_chain
 from publisher.pointer import Pointer
+from publisher.state import Candidate
 
 # A mirror does not adopt an expired manifest, so this is how long a publisher may be away unnoticed.
 EXPIRY = timedelta(days=14)
@@ -41,18 +43,15 @@ def verify_clock(now: datetime, store_now: datetime | None, published_at: dateti
 
 
 def plan_snapshot(
-    base: Pointer | None,
-    snapshot: SnapshotManifest,
-    database: Database,
-    keyframe: Keyframe,
-    *,
-    now: datetime,
-    expiry: timedelta,
-    random_id: str,
+    base: Pointer | None, candidate: Candidate, *, now: datetime, expiry: timedelta, random_id: str
 ) -> Manifest:
-    """The manifest of a new snapshot; `random_id` is its publish id, and names a new repository."""
+    """The manifest of a candidate; `random_id` is its publish id, and names a new repository."""
+    keyframe = candidate.keyframe or (base and base.manifest.keyframe)
+    assert keyframe is not None  # a first snapshot has its own
+    # A snapshot that no delta leads to begins a chain.
+    deltas = (*base.manifest.deltas, candidate.delta) if base and candidate.delta else ()
     return Manifest(
-        **asdict(snapshot),
+        **asdict(candidate.snapshot),
         repository=base.manifest.repository if base else random_id,
         sequence=base.manifest.sequence + 1 if base else 1,
         publish_id=random_id,
@@ -60,8 +59,9 @@ def plan_snapshot(
         oldest_kept=base.manifest.oldest_kept if base else 1,
         published_at=now,
         expires_at=now + expiry,
-        database=database,
+        database=candidate.database,
         keyframe=keyframe,
+        deltas=trim_chain(deltas, keyframe),
         condemned=base.manifest.condemned if base else None,
     )
 
@@ -71,8 +71,11 @@ def is_renewal_due(manifest: Manifest, now: datetime) -> bool:
     return now >= manifest.published_at + (manifest.expires_at - manifest.published_at) / 2
 
 
-def plan_renewal(base: Pointer, *, now: datetime, expiry: timedelta, random_id: str) -> Manifest:
-    """The manifest of the same snapshot with a new expiry."""
+def plan_renewal(
+    base: Pointer, *, now: datetime, expiry: timedelta, random_id: str, keyframe: Keyframe | None = None
+) -> Manifest:
+    """The manifest of the same snapshot with a new expiry, and with a new keyframe when one is given."""
+    keyframe = keyframe or base.manifest.keyframe
     return replace(
         base.manifest,
         sequence=base.manifest.sequence + 1,
@@ -80,4 +83,6 @@ def plan_renewal(base: Pointer, *, now: datetime, expiry: timedelta, random_id: 
         previous=base.digest,
         published_at=now,
         expires_at=now + expiry,
+        keyframe=keyframe,
+        deltas=trim_chain(base.manifest.deltas, keyframe),
     )

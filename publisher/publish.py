@@ -3,87 +3,59 @@
 Invariant: the pointer moves last, to a manifest whose every blob is in the store; a run that dies between any
 two steps leaves the public site as it was, and the next run goes on from there. The candidate is on disk
 before the first byte is sent, and is finished before the catalogue is read again, so that a slow uplink
-gets to the end even though the catalogue has moved on.
+gets to the end even though the catalogue has moved on. A keyframe that is due follows when the delta is live.
 """
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from contracts.digests import digest_bytes
-from contracts.errors import DigestMismatchError, ObjectMissing, PreconditionFailed
-from contracts.keyframe import KEYFRAME_LEVEL, SEGMENT_BYTES
-from contracts.layout import blob_key, manifest_key
-from contracts.manifest import Manifest, format_manifest
-from contracts.read_model import DATABASE_NAME
-from publisher.export import Export, build_database
-from publisher.keyframes import write_keyframe
-from publisher.plan import EXPIRY, is_renewal_due, plan_renewal, plan_snapshot, verify_clock
+from contracts.layout import manifest_key
+from contracts.manifest import Keyframe, Manifest, format_manifest
+from publisher.candidates import Candidates
+from publisher.chain import is_keyframe_due, is_newer_keyframe
+from publisher.options import Environment, PublishOptions
+from publisher.plan import is_renewal_due, plan_renewal, plan_snapshot, verify_clock
 from publisher.pointer import Pointer, fetch_pointer, swap_pointer
 from publisher.probe import verify_preconditions
-from publisher.state import Candidate, State
-from stores.base import Create, Store
+from publisher.refresh import TableChanges
+from publisher.state import Candidate, State, WaitingKeyframe
+from publisher.upload import Upload
+from stores.base import Store
 from stores.progress import Progress
-from stores.retrying import Backoff
 from stores.single_publisher import SinglePublisherStore
 
-
-@dataclass(frozen=True)
-class PublishOptions:
-    """What an operator may choose.
-
-    `metadata_keys`: the only top-level keys of `metadata_json` that are kept; None keeps all that are public.
-    `segment_bytes`: how much of the database goes into one blob. `level`: of zstd.
-    `single_publisher`: the store ignores preconditions, and nobody else publishes to it.
-    `accept_clock`: the clock is right, although the last publish has a later date.
-    """
-
-    metadata_keys: Collection[str] | None = None
-    segment_bytes: int = SEGMENT_BYTES
-    level: int = KEYFRAME_LEVEL
-    expiry: timedelta = EXPIRY
-    single_publisher: bool = False
-    accept_clock: bool = False
+Outcome = Literal["published", "renewed", "unchanged", "planned"]
 
 
 @dataclass(frozen=True)
 class PublishResult:
-    """What a publish did.
+    """What a publish did, or would do: "planned" is what a dry run says of what it would publish.
 
-    `resumed` says that a candidate of an earlier run was finished first. Bytes are those of blobs and
-    manifests: sent now, and found in the store already.
+    `resumed`: a candidate of an earlier run was finished first. `keyframe`: one was published, with the
+    snapshot or after it (a dry run knows only of the former). `tables`: the rows that changed, by table of
+    the read model; empty when the catalogue was exported anew. `pages`: in the deltas, of 4,096 bytes. Bytes
+    are those of blobs, manifest and pointer: sent now, and in the store already. `full_bytes` are those of a
+    full upload, which is the keyframe's blobs.
     """
 
-    outcome: Literal["published", "renewed", "unchanged"]
+    outcome: Outcome
     manifest: Manifest
     resumed: bool
+    keyframe: bool
+    tables: Mapping[str, TableChanges]
+    pages: int
     sent_bytes: int
     sent_objects: int
     present_bytes: int
+    full_bytes: int
     seconds: float
-
-
-@dataclass
-class _Sent:
-    sent_bytes: int = 0
-    sent_objects: int = 0
-    present_bytes: int = 0
-
-
-@dataclass(frozen=True)
-class Environment:
-    """The clock, the randomness and the patience of a publish; tests choose others."""
-
-    now: Callable[[], datetime] = lambda: datetime.now(UTC).replace(microsecond=0)
-    random_id: Callable[[], str] = lambda: secrets.token_hex(16)
-    backoff: Backoff = field(default_factory=Backoff)
 
 
 def publish(
@@ -107,7 +79,7 @@ def publish(
         MalformedError, UnsupportedError, DigestMismatchError: when the store holds something else than a
             publisher put there.
         AccessDenied, StoreUnavailable, StoreError: as the store does.
-        OSError: when the state folder cannot be written.
+        OSError: when the state folder cannot be written, or its disk has no room.
     """
     return _Publish(
         Path(source_db),
@@ -129,167 +101,179 @@ class _Publish:
         progress: Progress,
         environment: Environment,
     ) -> None:
-        self._source_db = source_db
         self._store = SinglePublisherStore(store) if options.single_publisher else store
         self._state = state
         self._options = options
-        keys = options.metadata_keys
-        self._metadata_keys = None if keys is None else frozenset(keys)
         self._progress = progress
         self._environment = environment
-        self._sent = _Sent()
+        self._candidates = Candidates(source_db, self._store, state, options, progress)
+        self._upload = Upload(self._store, progress)
+        self._published: list[Candidate] = []
+        self._keyframe = False
 
     def run(self) -> PublishResult:
         started = time.monotonic()
         with self._state.locked():
-            base = fetch_pointer(self._store)
-            self._state.verify_repository(base and base.manifest.repository)
-            verify_clock(
-                self._environment.now(),
-                self._store.now(),
-                None if base is None or self._options.accept_clock else base.manifest.published_at,
-            )
-            if not self._options.single_publisher and not self._state.is_probed(self._store.address):
-                verify_preconditions(self._store)
-                self._state.store_probed(self._store.address)
-            outcome: Literal["published", "renewed", "unchanged"] = "unchanged"
-            resumed = False
-            if base is None or not base.manifest.held:
-                finished = self._finish_candidate(base)
-                resumed = finished is not None
-                base = finished or base
-                candidate = self._make_candidate(base)
-                if candidate is not None:
-                    base = self._publish_candidate(candidate, base)
-                if resumed or candidate is not None:
-                    outcome = "published"
-            assert base is not None  # nothing published before: then a candidate was
-            if is_renewal_due(base.manifest, self._environment.now()):
-                base = self._renew(base)
-                outcome = "renewed" if outcome == "unchanged" else outcome
+            base = self._fetch_base()
+            waiting = self._load_candidate(base)
+            outcome, manifest = (self._plan if self._options.dry_run else self._bring_up)(base, waiting)
         return PublishResult(
             outcome,
-            base.manifest,
-            resumed,
-            self._sent.sent_bytes,
-            self._sent.sent_objects,
-            self._sent.present_bytes,
+            manifest,
+            waiting is not None,
+            self._keyframe,
+            _sum_changes(self._published),
+            sum(candidate.pages or 0 for candidate in self._published),
+            self._upload.sent_bytes,
+            self._upload.sent_objects,
+            self._upload.present_bytes,
+            manifest.keyframe.stored_bytes,
             time.monotonic() - started,
         )
 
-    def _finish_candidate(self, base: Pointer | None) -> Pointer | None:
-        """Publish what an earlier run left ready, when nothing was published since; None when nothing was."""
-        candidate = self._state.load_candidate()
-        finished = None
+    def _fetch_base(self) -> Pointer | None:
+        """The pointer, when this machine may move it."""
+        options = self._options
+        base = fetch_pointer(self._store)
+        self._state.verify_repository(base and base.manifest.repository)
+        verify_clock(
+            self._environment.now(),
+            self._store.now(),
+            None if base is None or options.accept_clock else base.manifest.published_at,
+        )
+        if not (options.single_publisher or options.dry_run or self._state.is_probed(self._store.address)):
+            verify_preconditions(self._store)
+            self._state.store_probed(self._store.address)
+        return base
+
+    def _load_candidate(self, base: Pointer | None) -> Candidate | None:
+        """What an earlier run left ready, when nothing was published since."""
+        candidate = self._state.candidate.load()
         # One made with other keys may hold what the operator has since decided to keep.
-        wanted = (self._store.address, base and base.digest, self._metadata_keys)
-        if candidate is not None and (candidate.store, candidate.base, candidate.metadata_keys) == wanted:
-            finished = self._publish_candidate(candidate, base)
-        self._state.discard_candidate()
-        return finished
+        wanted = (self._store.address, base and base.digest, self._options.metadata_keys)
+        if candidate is None or (candidate.store, candidate.base, candidate.metadata_keys) != wanted:
+            return None
+        return None if base is not None and base.manifest.held else candidate
 
-    def _make_candidate(self, base: Pointer | None) -> Candidate | None:
-        """Export the catalogue and compress it; None when that is what is published already."""
-        with self._state.scratch() as scratch:
-            path = scratch / DATABASE_NAME
-            self._progress.begin("export")
-            export = build_database(
-                self._source_db,
-                path,
-                metadata_keys=self._metadata_keys,
-                now=self._environment.now(),
+    def _plan(self, base: Pointer | None, waiting: Candidate | None) -> tuple[Outcome, Manifest]:
+        """Count what would be sent: what waits, or else what the catalogue now says."""
+        candidate = waiting
+        if candidate is None and not (base is not None and base.manifest.held):
+            candidate = self._candidates.make(
+                base, rebuild=self._options.rebuild, now=self._environment.now(), keep=False
             )
-            if base is not None and export.database == base.manifest.database:
-                return None
-            return self._keep_candidate(export, path, scratch, base)
+        if candidate is None:
+            assert base is not None  # nothing published before: then there is a candidate
+            return "unchanged", base.manifest
+        manifest = self._plan_snapshot(base, candidate)
+        self._upload.look_for(candidate, manifest)
+        self._note(candidate)
+        return "planned", manifest
 
-    def _keep_candidate(self, export: Export, path: Path, scratch: Path, base: Pointer | None) -> Candidate:
-        blobs_dir = scratch / "blobs"
-        blobs_dir.mkdir()
-        keyframe = write_keyframe(
-            path,
-            export.database,
-            blobs_dir,
-            self._options.segment_bytes,
-            self._options.level,
-            self._progress,
-        )
-        path.unlink()
-        candidate = Candidate(
-            self._store.address,
-            base and base.digest,
-            export.snapshot,
-            export.database,
-            keyframe,
-            self._metadata_keys,
-        )
-        self._state.store_candidate(candidate, scratch)
-        return candidate
+    def _bring_up(self, base: Pointer | None, waiting: Candidate | None) -> tuple[Outcome, Manifest]:
+        """Publish what waits, what changed since, and a keyframe if one is due; else renew if that is due."""
+        self._tidy(base, waiting)
+        if base is None or not base.manifest.held:
+            if waiting is not None:
+                base = self._publish_candidate(waiting, base)
+            base = self._publish_changes(base, rebuild=self._options.rebuild)
+            base = self._publish_keyframe(base)
+        if self._published or self._keyframe:
+            return "published", base.manifest
+        if is_renewal_due(base.manifest, self._environment.now()):
+            return "renewed", self._renew(base).manifest
+        return "unchanged", base.manifest
+
+    def _tidy(self, base: Pointer | None, waiting: Candidate | None) -> None:
+        """Delete what a crash or another publisher has left useless."""
+        if waiting is None:
+            self._state.candidate.discard()
+        kept = [] if waiting is None else [waiting.database]
+        if base is not None:
+            held = self._state.find_held(base.manifest)
+            kept += [] if held is None else [held]
+        self._state.delete_databases(kept)
+
+    def _publish_changes(self, base: Pointer | None, *, rebuild: bool) -> Pointer:
+        """Publish the catalogue as it is now, unless it is published already."""
+        candidate = self._candidates.make(base, rebuild=rebuild, now=self._environment.now())
+        if candidate is not None:
+            return self._publish_candidate(candidate, base)
+        assert base is not None  # nothing published before: then there is a candidate
+        return base
 
     def _publish_candidate(self, candidate: Candidate, base: Pointer | None) -> Pointer:
         """Upload what is missing, then move the pointer."""
-        blobs = {blob.digest: blob for blob in candidate.keyframe.blobs}.values()
-        self._progress.begin("upload", sum(blob.size_bytes for blob in blobs))
-        for blob in blobs:
-            with self._state.blob_path(blob).open("rb") as stream:
-                self._put(blob_key(blob.digest), stream, blob.size_bytes)
-        manifest = plan_snapshot(
+        self._upload.put_blobs(candidate, self._state.candidate.blob_path)
+        pointer = self._swap(base, self._plan_snapshot(base, candidate))
+        self._state.candidate.discard()
+        self._state.delete_databases([candidate.database])
+        self._note(candidate)
+        return pointer
+
+    def _publish_keyframe(self, base: Pointer) -> Pointer:
+        """Publish a keyframe that is due, of what is live; go on with one that an earlier run has begun."""
+        waiting = self._state.keyframe.load()
+        if waiting is None or not self._is_wanted(waiting, base):
+            self._state.keyframe.discard()
+            if is_keyframe_due(base.manifest) and self._candidates.is_rebuild_due(base.manifest):
+                base = self._publish_changes(base, rebuild=True)
+            waiting = self._make_keyframe(base.manifest)
+        if waiting is None:
+            return base
+        self._upload.put_blobs(waiting, self._state.keyframe.blob_path)
+        base = self._renew(base, waiting.keyframe)
+        self._keyframe = True
+        self._state.keyframe.discard()
+        return base
+
+    def _make_keyframe(self, manifest: Manifest) -> WaitingKeyframe | None:
+        return self._candidates.make_keyframe(manifest) if is_keyframe_due(manifest) else None
+
+    def _is_wanted(self, waiting: WaitingKeyframe, base: Pointer) -> bool:
+        return waiting.store == self._store.address and is_newer_keyframe(base.manifest, waiting.keyframe)
+
+    def _note(self, candidate: Candidate) -> None:
+        self._published.append(candidate)
+        self._keyframe = self._keyframe or candidate.keyframe is not None
+
+    def _plan_snapshot(self, base: Pointer | None, candidate: Candidate) -> Manifest:
+        return plan_snapshot(
             base,
-            candidate.snapshot,
-            candidate.database,
-            candidate.keyframe,
+            candidate,
             now=self._environment.now(),
             expiry=self._options.expiry,
             random_id=self._environment.random_id(),
         )
-        pointer = self._swap(base, manifest)
-        self._state.discard_candidate()
-        return pointer
 
-    def _renew(self, base: Pointer) -> Pointer:
+    def _renew(self, base: Pointer, keyframe: Keyframe | None = None) -> Pointer:
         manifest = plan_renewal(
             base,
             now=self._environment.now(),
             expiry=self._options.expiry,
             random_id=self._environment.random_id(),
+            keyframe=keyframe,
         )
         return self._swap(base, manifest)
 
     def _swap(self, base: Pointer | None, manifest: Manifest) -> Pointer:
         stored = format_manifest(manifest)
-        self._put(manifest_key(digest_bytes(stored)), BytesIO(stored), len(stored))
+        self._upload.put(manifest_key(digest_bytes(stored)), BytesIO(stored), len(stored))
         self._progress.begin("swap")
         backoff = self._environment.backoff
         pointer = swap_pointer(
             self._store, base, manifest, lambda attempt: backoff.sleep(backoff.delay_s(attempt))
         )
+        self._upload.count(len(stored))
         self._state.store_repository(manifest.repository)
         return pointer
 
-    def _put(self, key: str, body: BinaryIO, size_bytes: int) -> None:
-        """Create an object named by its digest, or find it there already.
 
-        It is looked for first: a refused upload has been sent in vain.
-        """
-        if not self._is_present(key, size_bytes):
-            try:
-                self._store.put(key, self._progress.watch(body), Create())
-            except PreconditionFailed:  # an answer was lost, or another publisher sends the same blob
-                if not self._is_present(key, size_bytes):
-                    raise
-            self._sent.sent_bytes += size_bytes
-            self._sent.sent_objects += 1
-        else:
-            self._sent.present_bytes += size_bytes
-        self._progress.add(size_bytes)
-
-    def _is_present(self, key: str, size_bytes: int) -> bool:
-        try:
-            found = self._store.head(key).size_bytes
-        except ObjectMissing:
-            return False
-        if found != size_bytes:
-            raise DigestMismatchError(
-                f"{key} in {self._store.address}", f"in {size_bytes} bytes", f"{found} bytes; delete it"
-            )
-        return True
+def _sum_changes(candidates: Sequence[Candidate]) -> dict[str, TableChanges]:
+    """The rows that changed in any of these, table by table."""
+    changes: dict[str, TableChanges] = {}
+    for candidate in candidates:
+        for name, change in candidate.tables.items():
+            before = changes.get(name, TableChanges())
+            changes[name] = TableChanges(*(sum(counts) for counts in zip(before, change, strict=True)))
+    return changes

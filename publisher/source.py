@@ -25,6 +25,8 @@ _COPY_PAGES = 1024
 _COPY_ATTEMPTS = 3  # a writer that commits once in a while leaves one of them in peace
 # Beginning on three connections takes less than a millisecond: who disturbs all of these never rests.
 _BEGIN_ATTEMPTS = 1000
+# The file format write version: https://www.sqlite.org/fileformat2.html#file_format_version_numbers
+_WAL_AT, _WAL = 18, b"\x02"
 _ALL_PAGES = -1  # https://www.sqlite.org/c3ref/backup_finish.html, sqlite3_backup_step
 
 REQUIRED_COLUMNS = {
@@ -39,6 +41,22 @@ OPTIONAL_COLUMNS = {
     "file_assets": "id song_id quality_label ext file_size_bytes",
     "file_locations": "id file_asset_id backend_id locator status is_primary",
 }
+
+
+def catalogue_bytes(source_db: Path) -> int:
+    """The size of a catalogue, with what its writers have not moved into it yet; 0 when there is none."""
+    files = (source_db, source_db.with_name(f"{source_db.name}-wal"))
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
+def copied_bytes(source_db: Path) -> int:
+    """How much of a disk the private copy of a catalogue takes; 0 when none is made."""
+    try:
+        with source_db.open("rb") as stream:
+            is_wal = stream.read(_WAL_AT + 1)[_WAL_AT:] == _WAL
+    except OSError:  # whoever opens it next says what is wrong
+        return 0
+    return 0 if is_wal else catalogue_bytes(source_db)
 
 
 @contextmanager

@@ -1,13 +1,23 @@
-"""The publisher's own folder: what lets an interrupted publish go on where it stopped.
+"""The publisher's own folder: what lets a publish send only what changed, and go on where one stopped.
 
-Invariant: a candidate is in its place only when it is complete and on disk, and everything in it is named by
-digest, so that a stale or damaged one is noticed. Losing the folder costs one upload and nothing else.
+Invariant: what is in its place is complete and on disk, and named by digest, so that anything stale or
+damaged is noticed before it is used. Losing the folder costs one download or one keyframe, nothing else. It
+holds at most the database that is published, the one that is to follow, and the blobs of both.
+
+    databases/<digest>.db   what was published last: the base of the next delta
+    candidate/              the snapshot that is to follow (publisher/spool.py)
+    keyframe/               a keyframe that follows when that is live
+    repository, probed      which repository the store holds; which store honours preconditions
+    rebuilt                 how large a fresh export was
+    settings                with which settings a database was made; only makes the next refresh faster
+    scratch/                what is being made
+    lock                    held while a publish runs
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,20 +25,47 @@ import msgspec
 
 from contracts.digests import digest_stream
 from contracts.errors import ConflictError, EquivocationError
-from contracts.manifest import Blob, Database, Digest, Keyframe, SnapshotManifest
+from contracts.manifest import Blob, Database, Delta, Digest, Keyframe, Manifest, SnapshotManifest
+from publisher.drift import Measure
+from publisher.refresh import TableChanges
+from publisher.spool import Spool
 from stores.files import replace_file, sync_folder
 from stores.locks import exclusive_lock
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A snapshot that is ready to be uploaded, and the pointer it was made to follow (None: the first)."""
+    """A snapshot that is ready to be uploaded, and the pointer it was made to follow (None: the first).
+
+    It has a delta, a keyframe, or both. `tables` and `pages` tell what changed, where that is known.
+    """
 
     store: str
     base: Digest | None
     snapshot: SnapshotManifest
     database: Database
+    delta: Delta | None
+    keyframe: Keyframe | None
+    metadata_keys: frozenset[str] | None = None  # what it was made with
+    tables: dict[str, TableChanges] = {}
+    pages: int | None = None
+
+    @property
+    def blobs(self) -> Collection[Blob]:
+        """All of its blobs, each once."""
+        parts = [part.blobs for part in (self.delta, self.keyframe) if part is not None]
+        return {blob.digest: blob for blobs in parts for blob in blobs}.values()
+
+
+class WaitingKeyframe(msgspec.Struct, frozen=True):
+    """A keyframe of a database that is published already, ready to be uploaded."""
+
+    store: str
     keyframe: Keyframe
-    metadata_keys: frozenset[str] | None = None  # what it was exported with
+
+    @property
+    def blobs(self) -> Collection[Blob]:
+        """All of its blobs, each once."""
+        return {blob.digest: blob for blob in self.keyframe.blobs}.values()
 
 
 class State:
@@ -36,9 +73,13 @@ class State:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._candidate = folder / "candidate"
+        self.candidate = Spool(folder / "candidate", Candidate)
+        self.keyframe = Spool(folder / "keyframe", WaitingKeyframe)
+        self._databases = folder / "databases"
         self._repository = folder / "repository"
         self._probed = folder / "probed"
+        self._rebuilt = folder / "rebuilt"
+        self._settings = folder / "settings"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -56,43 +97,62 @@ class State:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """An empty folder to build a candidate in; what a crash left in it is removed first."""
+        """An empty folder to build in, with one for blobs in it; what a crash left there is removed first."""
         folder = self.folder / "scratch"
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        (folder / "blobs").mkdir(parents=True)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def load_candidate(self) -> Candidate | None:
-        """The candidate that waits to be published, unless it is missing or damaged."""
+    def load_database(self, database: Database) -> Path | None:
+        """Where this database lies; None when it is missing or damaged."""
+        path = self.database_path(database)
         try:
-            candidate = msgspec.json.decode((self._candidate / "plan.json").read_bytes(), type=Candidate)
-            for blob in candidate.keyframe.blobs:
-                with self.blob_path(blob).open("rb") as stream:
-                    if digest_stream(stream) != blob.digest:
-                        return None
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            with path.open("rb") as stream:
+                return path if digest_stream(stream) == database.digest else None
+        except OSError:
             return None
-        return candidate
 
-    def store_candidate(self, candidate: Candidate, scratch: Path) -> None:
-        """Keep a candidate whose blobs lie, on disk, in `scratch / "blobs"`."""
-        self.discard_candidate()
-        replace_file(scratch / "plan.json", msgspec.json.encode(candidate))
-        sync_folder(scratch / "blobs")
-        scratch.replace(self._candidate)
-        sync_folder(self.folder)
+    def store_database(self, path: Path, database: Database) -> None:
+        """Keep a database file that is on disk, by renaming it.
 
-    def discard_candidate(self) -> None:
-        """Forget the candidate; a crash half-way leaves one that is damaged, which counts as none."""
-        (self._candidate / "plan.json").unlink(missing_ok=True)
-        shutil.rmtree(self._candidate, ignore_errors=True)
+        Raises:
+            OSError: when it cannot be.
+        """
+        self._databases.mkdir(exist_ok=True)
+        path.replace(self.database_path(database))
+        sync_folder(self._databases)
 
-    def blob_path(self, blob: Blob) -> Path:
-        """Where the candidate keeps a blob."""
-        return self._candidate / "blobs" / blob.digest
+    def find_held(self, manifest: Manifest) -> Database | None:
+        """The newest database on the manifest's chain whose file is there, whatever it holds."""
+        nodes = reversed(manifest.nodes)
+        return next((node for node in nodes if self.database_path(node).exists()), None)
+
+    def delete_databases(self, kept: Collection[Database]) -> None:
+        """Delete every database but these."""
+        names = {self.database_path(database).name for database in kept}
+        for path in self._databases.glob("*"):
+            if path.name not in names:
+                path.unlink()
+
+    def load_settings(self, database: Database) -> str | None:
+        """What decided what became public of this database, for `refresh_database`; None when not known."""
+        try:
+            digest, settings = self._settings.read_text("utf-8").split()
+        except (OSError, ValueError):
+            return None
+        return settings if digest == database.digest else None
+
+    def store_settings(self, database: Database, settings: str | None) -> None:
+        """Remember what a refresh says of the database that it made or left as it was."""
+        if settings is not None and settings != self.load_settings(database):
+            replace_file(self._settings, f"{database.digest} {settings}\n".encode())
+
+    def database_path(self, database: Database) -> Path:
+        """Where the state keeps this database, if it does."""
+        return self._databases / f"{database.digest}.db"
 
     def verify_repository(self, found: str | None) -> None:
         """Check that the store holds the repository that was published to before, if any was.
@@ -130,3 +190,14 @@ class State:
     def store_probed(self, address: str) -> None:
         """Remember that the store at this address honours preconditions."""
         replace_file(self._probed, address.encode())
+
+    def load_rebuilt(self) -> Measure | None:
+        """How large the last fresh export was, if that is known."""
+        try:
+            return msgspec.json.decode(self._rebuilt.read_bytes(), type=Measure)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+
+    def store_rebuilt(self, measure: Measure) -> None:
+        """Remember how large a fresh export was."""
+        replace_file(self._rebuilt, msgspec.json.encode(measure))

@@ -5,12 +5,17 @@ The pattern: a temporary file beside the target, write, flush, fsync, rename, fs
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import time
 from pathlib import Path
 
 _SHARING_TIMEOUT_S = 5.0  # a reader holds a small file for microseconds, a virus scanner for seconds
 _SHARING_RETRY_S = 0.02
+_SPARE_BYTES = 64 << 20  # for logs, and for who else writes there
+_COPIED_BYTES = 64 << 20  # asked of the kernel at a time, so that a signal is heard in between
+_PIECE_BYTES = 1 << 20
 
 
 def sync_file(path: Path) -> None:
@@ -49,6 +54,56 @@ def replace_file(path: Path, content: bytes) -> None:
     write_file(temporary, content)
     _rename(temporary, path)
     sync_folder(path.parent)
+
+
+def verify_space(folder: Path, size_bytes: int, purpose: str) -> None:
+    """Check that the disk of a folder has room for so many bytes, and a little more for its other writers.
+
+    Raises:
+        OSError: when it has not; `purpose` is what the error says they are for.
+    """
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < size_bytes + _SPARE_BYTES:
+        raise OSError(
+            errno.ENOSPC,
+            f"{os.strerror(errno.ENOSPC)}: {purpose} needs {size_bytes >> 20} MiB, "
+            f"{free_bytes >> 20} MiB are free",
+            str(folder),
+        )
+
+
+def clone_file(source: Path, target: Path) -> None:
+    """Copy to the new file `target`; it may not be on disk yet, and is worthless after an error.
+
+    Nothing is copied where the file system can share the bytes until one of the two is written.
+    Raises:
+        FileExistsError: when there is a `target` already.
+        OSError: when the source cannot be read or the disk is full.
+    """
+    with source.open("rb") as old, target.open("xb") as new:
+        if not _copy_in_kernel(old.fileno(), new.fileno()):
+            shutil.copyfileobj(old, new, _PIECE_BYTES)
+
+
+def _copy_in_kernel(source: int, target: int) -> bool:
+    """Copy by `copy_file_range`, which clones where it can (copy_file_range(2)); whether that was possible.
+
+    Both stay at their beginning: after a failure they are copied by hand, which tells a full disk from a
+    file system that cannot.
+    """
+    if not hasattr(os, "copy_file_range"):  # Windows and macOS
+        return False
+    size_bytes = os.fstat(source).st_size
+    done = 0
+    try:
+        while done < size_bytes:
+            copied = os.copy_file_range(source, target, min(_COPIED_BYTES, size_bytes - done), done, done)
+            if copied == 0:  # what some kernels say of a file system that cannot
+                return False
+            done += copied
+    except OSError:
+        return False
+    return True
 
 
 def _rename(temporary: Path, path: Path) -> None:

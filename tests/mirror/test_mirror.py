@@ -36,6 +36,7 @@ from stores import FolderStore, HttpStore, MemoryStore, RetryingReader
 from stores.base import ReadableStore, Store
 from stores.s3 import S3Settings, S3Store
 from tests.faults import FaultyStore
+from tests.mirror.chain import Chain, serves
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 SMALL = PublishOptions(segment_bytes=64 << 10, level=1)
@@ -80,6 +81,12 @@ def site(tmp_path: Path, catalogue: Path) -> Site:
 def memory(site: Site) -> MemoryStore:
     assert isinstance(site.store, MemoryStore)
     return site.store
+
+
+def newest_blob_key(manifest: Manifest) -> str:
+    """The key of a blob that every way to the newest database needs."""
+    part = manifest.deltas[-1] if manifest.deltas else manifest.keyframe
+    return blob_key(part.blobs[0].digest)
 
 
 def spoil_pointer(site: Site, change: Callable[[Manifest], Manifest]) -> None:
@@ -144,7 +151,7 @@ def test_a_corrupt_blob_keeps_the_served_generation_and_heals(site: Site) -> Non
     old = site.publish()
     site.mirror.sync()
     new = site.publish(seed=1)
-    key = blob_key(new.keyframe.blobs[0].digest)
+    key = newest_blob_key(new)
     good = memory(site).objects[key]
     memory(site).objects[key] = good[:-1] + bytes([good[-1] ^ 1])
     with pytest.raises((DigestMismatchError, MalformedError)):
@@ -155,35 +162,31 @@ def test_a_corrupt_blob_keeps_the_served_generation_and_heals(site: Site) -> Non
     assert site.served() == new.database.digest
 
 
-def test_a_missing_blob_is_an_alarm_only_after_the_pointer_was_read_again(site: Site) -> None:
+def test_a_missing_blob_is_an_alarm_only_after_the_pointer_was_read_again(
+    chain: Chain, watched: FaultyStore, mirror: Mirror
+) -> None:
     """A blob may be pruned while a cache still serves the pointer that names it."""
-    site.publish()
-    site.mirror.sync()
-    middle = site.publish(seed=1)
-    objects = memory(site).objects
-    old_pointer = objects[POINTER_KEY]
-    newest = site.publish(seed=2)
-    new_pointer = objects[POINTER_KEY]
-    for blob in {blob.digest for blob in middle.keyframe.blobs} - {
-        blob.digest for blob in newest.keyframe.blobs
-    }:
-        del objects[blob_key(blob)]
-    objects[POINTER_KEY] = old_pointer
+    middle = chain.point(1, first=1, keyframe=1)
+    newest = chain.point(2, first=2, keyframe=2)
+    new_pointer = chain.store.objects[POINTER_KEY]
+    for blob in {*middle.keyframe.blobs} - {*newest.keyframe.blobs}:
+        del chain.store.objects[blob_key(blob.digest)]
+    chain.serve(middle)
 
     def refresh_cache(operation: str, key: str) -> None:
-        if operation == "get" and key.startswith("blobs/"):
-            objects[POINTER_KEY] = new_pointer
+        if key.startswith("blobs/"):
+            chain.store.objects[POINTER_KEY] = new_pointer
 
-    watched = FaultyStore(site.store, before=refresh_cache)
-    assert Mirror(site.folder / "mirror", watched, now=lambda: NOW).sync().current.sequence == 3
-    assert site.served() == newest.database.digest
+    watched.before = refresh_cache
+    assert mirror.sync().current.sequence == newest.sequence
+    assert serves(mirror, chain.files[2])
 
 
 def test_a_blob_that_stays_missing_is_an_alarm(site: Site) -> None:
     site.publish()
     old = site.mirror.sync().current
     new = site.publish(seed=1)
-    del memory(site).objects[blob_key(new.keyframe.blobs[0].digest)]
+    del memory(site).objects[newest_blob_key(new)]
     with pytest.raises(ObjectMissing):
         site.mirror.sync()
     assert site.served() == old.database.digest

@@ -16,7 +16,7 @@ from contracts.errors import (
     RollbackError,
     UnsupportedError,
 )
-from contracts.manifest import Blob, Database, Keyframe, Manifest, format_manifest
+from contracts.manifest import Blob, Database, Delta, Keyframe, Manifest, format_manifest
 from mirror.trust import Seen, verify_pointer
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -103,6 +103,39 @@ def test_a_blob_larger_than_its_segment_could_be_is_refused() -> None:
     huge = Keyframe(DATABASE, 16 << 20, (Blob("e" * 64, 1 << 40),))
     with pytest.raises(MalformedError, match="blob"):
         verify_pointer(format_manifest(manifest(keyframe=huge)), None, NOW)
+
+
+PAGES = Database("1" * 64, 20 * 4096)
+MORE_PAGES = Database("2" * 64, 25 * 4096)
+
+
+def chained(*sizes: int, base: Database = PAGES, target: Database = MORE_PAGES) -> Manifest:
+    """A manifest with one delta, whose blobs have these sizes."""
+    blobs = tuple(Blob("3" * 64, size) for size in sizes)
+    keyframe = Keyframe(target, 16 << 20, (Blob("e" * 64, 40_000),))
+    return manifest(database=target, keyframe=keyframe, deltas=(Delta(base, target, blobs),))
+
+
+def test_a_chain_is_believed() -> None:
+    assert verify_pointer(format_manifest(chained(25 * 4096, 65_536)), None, NOW) is not None
+
+
+def test_a_delta_larger_than_what_it_makes_is_refused() -> None:
+    with pytest.raises(MalformedError, match="a delta of 167937 bytes to a database of 102400"):
+        verify_pointer(format_manifest(chained(25 * 4096, 65_537)), None, NOW)
+
+
+@pytest.mark.parametrize("node", ["base", "target"])
+def test_a_larger_database_anywhere_on_the_chain_is_refused(node: str) -> None:
+    larger = Database("4" * 64, 26 * 4096)
+    with pytest.raises(MalformedError, match="takes 102400"):
+        verify_pointer(format_manifest(chained(1, **{node: larger})), None, NOW, MORE_PAGES.size_bytes)
+
+
+@pytest.mark.parametrize("node", ["base", "target"])
+def test_a_delta_of_broken_pages_is_refused(node: str) -> None:
+    with pytest.raises(MalformedError, match="100000 bytes: no whole pages"):
+        verify_pointer(format_manifest(chained(1, **{node: DATABASE})), None, NOW)
 
 
 def test_a_newer_schema_is_refused_and_said_to_be_newer() -> None:

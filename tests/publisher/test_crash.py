@@ -6,7 +6,9 @@ the next publish must succeed.
 
 from __future__ import annotations
 
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing
@@ -16,10 +18,12 @@ import msgspec
 import pytest
 
 from contracts.errors import ObjectMissing
+from contracts.manifest import Manifest
 from localstack import Bucket
 from mirror import Mirror
 from music_cloud.sample import evolve
 from publisher import publish
+from publisher.pointer import fetch_pointer
 from tests.publisher.killed_publish import OPTIONS, Plan
 
 _MOST_OPERATIONS = 200  # far more than a small catalogue needs; only ends a test that never would
@@ -58,16 +62,37 @@ def _survive(plan: Plan, mirror: Mirror, folder: Path) -> bool:
     return killed
 
 
+def _published(plan: Plan) -> Manifest:
+    pointer = fetch_pointer(plan.open_store())
+    assert pointer is not None
+    return pointer.manifest
+
+
+def _rename_all_songs(catalogue: Path) -> None:
+    """A change of a third of a keyframe: it is worth a delta, and another keyframe is due after it."""
+    with closing(sqlite3.connect(catalogue)) as connection:
+        connection.execute("UPDATE songs SET name = hex(randomblob(55))")
+        connection.commit()
+
+
 def _survive_every_death(plan: Plan, folder: Path) -> None:
-    """Kill the first publish to a fresh store, and the one after a change, at their nth operation."""
+    """Kill three publishes at their nth operation: of a keyframe, of a delta, of a delta and a keyframe."""
+    catalogue = plan.catalogue
     for die_at in range(1, _MOST_OPERATIONS):
         plan.die_at, plan.prefix = die_at, f"store-{die_at}"
         plan.state = str(folder / f"state-{die_at}")
+        plan.catalogue = str(shutil.copy(catalogue, folder / "changed.db"))
         mirror = Mirror(folder / f"mirror-{die_at}", plan.open_store())
-        killed_first = _survive(plan, mirror, folder)
+        killed = _survive(plan, mirror, folder)
         evolve(Path(plan.catalogue), churn="hour", seed=die_at)
-        killed_second = _survive(plan, mirror, folder)
-        if not killed_first and not killed_second:
+        killed |= _survive(plan, mirror, folder)
+        assert len(_published(plan).deltas) == 1
+        _rename_all_songs(Path(plan.catalogue))
+        killed |= _survive(plan, mirror, folder)
+        manifest = _published(plan)
+        assert len(manifest.deltas) == 2
+        assert manifest.keyframe.database == manifest.database
+        if not killed:
             assert die_at > 15, "too few operations for a publish"
             return
     pytest.fail("a publish never came to an end")

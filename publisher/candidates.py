@@ -1,0 +1,199 @@
+"""Makes the next snapshot from the catalogue and from what was published last.
+
+Invariant: nothing is sent and nothing that is published is touched; a candidate counts only when its database
+and all its blobs are on disk. The database that was published is believed only by its digest: one that is
+missing or damaged is fetched again, and where that is impossible, what follows it is a keyframe.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+
+from contracts.errors import DigestMismatchError, MalformedError, ObjectMissing
+from contracts.manifest import Database, Delta, Keyframe, Manifest
+from contracts.read_model import DATABASE_NAME
+from contracts.route import plan_route
+from publisher.chain import needs_keyframe
+from publisher.deltas import WrittenDelta, write_delta
+from publisher.drift import is_rebuild_due, measure_database
+from publisher.export import Export, fill_database, seal_database
+from publisher.keyframes import write_keyframe
+from publisher.options import PublishOptions
+from publisher.pointer import Pointer
+from publisher.refresh import RefreshResult, refresh_database
+from publisher.source import catalogue_bytes, copied_bytes
+from publisher.state import Candidate, State, WaitingKeyframe
+from stores.base import Store
+from stores.files import clone_file, sync_file, verify_space
+from stores.progress import Progress
+from stores.restore import restore_database
+
+_GROWTH = 1.25  # of a database from one publish to the next: generously, even when half of it is new
+
+
+class Candidates:
+    """Makes what a publish sends: for one store, in a state folder that the caller has locked."""
+
+    def __init__(
+        self, source_db: Path, store: Store, state: State, options: PublishOptions, progress: Progress
+    ) -> None:
+        self._source_db = source_db
+        self._store = store
+        self._state = state
+        self._options = options
+        self._progress = progress
+
+    def make(
+        self, base: Pointer | None, *, rebuild: bool, now: datetime, keep: bool = True
+    ) -> Candidate | None:
+        """The snapshot of the catalogue as it is now; None when that is what `base` has published.
+
+        `rebuild` exports the catalogue anew, where a refresh would do. Without `keep` it is only described.
+        Raises:
+            SourceError: when the catalogue cannot be exported.
+            AccessDenied, StoreUnavailable, StoreError: as the store does, from which the last database may
+                have to be fetched.
+            OSError: when the state folder cannot be written, or its disk has no room.
+        """
+        self._verify_space(base, rebuild)
+        with self._state.scratch() as scratch, ThreadPoolExecutor(1, "seal") as disk:
+            target = scratch / DATABASE_NAME
+            old = None if base is None else self._find_database(base.manifest, scratch)
+            refreshed = None if base is None or old is None or rebuild else self._refresh(base, old, target)
+            if refreshed is None:
+                self._export(target)
+            elif not refreshed.is_changed:
+                return None
+            # The digest and the disk keep one core busy, the delta the other.
+            sealing = disk.submit(seal_database, target, now=now)
+            delta = None if base is None or old is None else self._write_delta(base, old, scratch)
+            export = sealing.result()
+            if base is not None and export.database == base.manifest.database:
+                return None
+            candidate = self._describe(base, export, refreshed, delta, scratch)
+            if keep:
+                self._state.store_database(target, export.database)
+                self._state.store_settings(export.database, refreshed and refreshed.settings)
+                self._state.candidate.store(candidate, scratch)
+            return candidate
+
+    def make_keyframe(self, manifest: Manifest) -> WaitingKeyframe | None:
+        """A keyframe of the database that is published; None when that is nowhere to be had.
+
+        Raises:
+            AccessDenied, StoreUnavailable, StoreError, OSError: as `make`.
+        """
+        verify_space(self._state.folder, manifest.database.size_bytes, "a keyframe")
+        with self._state.scratch() as scratch:
+            path = self._find_database(manifest, scratch)
+            if path is None:
+                return None
+            keyframe = self._write_keyframe(path, manifest.database, scratch)
+            waiting = WaitingKeyframe(self._store.address, keyframe)
+            self._state.keyframe.store(waiting, scratch)
+            return waiting
+
+    def is_rebuild_due(self, manifest: Manifest) -> bool:
+        """Whether the database that is published takes much more room than a fresh export would."""
+        path = self._state.load_database(manifest.database)
+        if path is None:
+            return False
+        measure, rebuilt = measure_database(path), self._state.load_rebuilt()
+        if rebuilt is None:  # the state was lost: from here on it is known
+            self._state.store_rebuilt(measure)
+        return is_rebuild_due(measure, rebuilt)
+
+    def _verify_space(self, base: Pointer | None, rebuild: bool) -> None:
+        source_bytes = catalogue_bytes(self._source_db)
+        if base is None or rebuild:
+            # The database and a part of it, then the database and its blobs.
+            needed_bytes = 2 * source_bytes
+        else:
+            needed_bytes = int(base.manifest.database.size_bytes * _GROWTH)
+        verify_space(self._state.folder, needed_bytes + copied_bytes(self._source_db), "a publish")
+
+    def _find_database(self, manifest: Manifest, scratch: Path) -> Path | None:
+        """The file of the published database, from the state or else from the store; None: neither has it."""
+        database = manifest.database
+        self._progress.begin("verify")
+        path = self._state.load_database(database)
+        if path is not None:
+            return path
+        restored = scratch / "restored.db"
+        for held in (self._state.find_held(manifest), None):
+            route = plan_route(manifest, held)
+            self._progress.begin("download", route.stored_bytes)
+            try:
+                file = None if held is None or route.keyframe else self._state.database_path(held)
+                restore_database(self._store, route, restored, file, self._progress.add)
+            except (DigestMismatchError, MalformedError, ObjectMissing):
+                restored.unlink(missing_ok=True)
+            else:
+                sync_file(restored)
+                self._state.store_database(restored, database)
+                return self._state.database_path(database)
+        return None
+
+    def _refresh(self, base: Pointer, old: Path, target: Path) -> RefreshResult | None:
+        """Bring a copy of the published database up to date; None when that cannot be done."""
+        published = base.manifest.database
+        self._progress.begin("refresh")
+        clone_file(old, target)
+        try:
+            refreshed = refresh_database(
+                self._source_db,
+                target,
+                metadata_keys=self._options.metadata_keys,
+                known_settings=self._state.load_settings(published),
+            )
+        except MalformedError:  # made by another version: not a row of it can be kept
+            target.unlink()
+            return None
+        if not refreshed.is_changed:
+            self._state.store_settings(published, refreshed.settings)
+        return refreshed
+
+    def _export(self, target: Path) -> None:
+        self._progress.begin("export")
+        fill_database(self._source_db, target, metadata_keys=self._options.metadata_keys)
+        self._state.store_rebuilt(measure_database(target))
+
+    def _write_delta(self, base: Pointer, old: Path, scratch: Path) -> WrittenDelta | None:
+        max_bytes = base.manifest.keyframe.stored_bytes
+        target, blobs_dir = scratch / DATABASE_NAME, scratch / "blobs"
+        return write_delta(old, target, blobs_dir, max_bytes=max_bytes, progress=self._progress)
+
+    def _describe(
+        self,
+        base: Pointer | None,
+        export: Export,
+        refreshed: RefreshResult | None,
+        written: WrittenDelta | None,
+        scratch: Path,
+    ) -> Candidate:
+        """The candidate, with a keyframe where one is needed."""
+        delta: Delta | None = None
+        keyframe: Keyframe | None = None
+        if base is not None and written is not None:
+            delta = Delta(base.manifest.database, export.database, written.blobs)
+        if base is None or delta is None or needs_keyframe(base.manifest, delta):
+            keyframe = self._write_keyframe(scratch / DATABASE_NAME, export.database, scratch)
+        return Candidate(
+            self._store.address,
+            base and base.digest,
+            export.snapshot,
+            export.database,
+            delta,
+            keyframe,
+            self._options.metadata_keys,
+            refreshed.tables if refreshed else {},
+            written and written.pages,
+        )
+
+    def _write_keyframe(self, path: Path, database: Database, scratch: Path) -> Keyframe:
+        options = self._options
+        return write_keyframe(
+            path, database, scratch / "blobs", options.segment_bytes, options.level, self._progress
+        )
