@@ -49,8 +49,7 @@ def main() -> None:
             f"{len(changed):,} changed pages: {size_bytes:,} bytes in {seconds:.2f} s, "
             f"of which comparing {compared_s:.2f} s; peak memory {peak_mib:.0f} MiB"
         )
-        base_pages = base.seek(0, 2) // PAGE_BYTES
-        ordered = order_pages(changed, base_pages, lambda page: read_pages(target, [page]))
+        ordered = order_pages(changed, lambda page: read_pages(target, [page]))
         small = len(changed) <= THOROUGH_PAGES
         efforts = {"quick": QUICK, **({"thorough": THOROUGH} if small else {})}
         print(f"\n{'batches of':<26}{'bytes':>12}{'seconds':>9}")

@@ -15,7 +15,7 @@ from contracts.read_model import PAGE_BYTES
 
 BLOB_MAGIC = b"MCDELTA1"
 LIST_SIZE_BYTES = 4  # the stored size of a list frame, an unsigned integer, little end first
-# Beyond 512 pages a batch saves 2 % at most (benchmarks/page_delta.py); the rest is room for another writer.
+# Beyond 256 pages a batch saves 1 % at most (benchmarks/page_delta.py); the rest is room for another writer.
 # It is what bounds the decoder's memory: 16 MiB of old pages and 16 MiB of new ones.
 MAX_BATCH_PAGES = 4096
 # Prefix and content of the largest batch together.

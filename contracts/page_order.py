@@ -1,9 +1,8 @@
-"""In which order the changed pages of a database compress best: a page that was split off, beside its origin.
+"""In which order the changed pages of a database compress best: siblings of a b-tree beside each other.
 
-SQLite splits a full b-tree page by moving half of its rows to a page at the end of the file. What the new
-page holds is therefore old, but it stood in a page far away. Cut into batches by page number, a delta sends
-those rows again: at a million songs and a day of changes 2.78 MB, against 1.49 MB with the origin in the same
-batch (benchmarks/page_delta.py).
+When SQLite splits a page or evens out neighbours, rows move to a page that may be anywhere in the file. What
+a page holds now is then old, but stood in its sibling. Cut into batches by page number, a delta sends those
+rows again: at a million songs an hour or a day takes a third more bytes (benchmarks/page_delta.py).
 
 Invariant: the result is a permutation of the pages that went in, whatever they hold. A page that looks like
 part of a b-tree and is not costs bytes, never correctness.
@@ -23,21 +22,17 @@ _HEADER_BYTES = 12
 _FIRST_PAGE_HEADER = 100  # the database header comes before that of the first page
 
 
-def order_pages(pages: Sequence[int], base_pages: int, read_page: Callable[[int], bytes]) -> list[int]:
-    """These page indexes (increasing) of a target, each page that the base lacks after its left sibling.
+def order_pages(pages: Sequence[int], read_page: Callable[[int], bytes]) -> list[int]:
+    """These page indexes of a target, the children of each interior page together and in key order.
 
-    A split always changes the parent, so that the changed pages alone tell who is whose sibling.
-    `read_page` gives the 4,096 bytes of a page of the target.
+    They stand where their parent's number would. Rows that move between two pages change the parent of both,
+    so the changed pages alone tell who is whose sibling. `read_page` gives the 4,096 bytes of a page.
     """
-    anchors: dict[int, int] = {}
+    places: dict[int, tuple[int, int]] = {}
     for page in pages:
-        left = None
-        for child in _children(page, read_page(page)):
-            if child < base_pages:
-                left = child
-            elif left is not None:
-                anchors[child] = left
-    return sorted(pages, key=lambda page: (anchors.get(page, page), page))
+        for number, child in enumerate(_children(page, read_page(page))):
+            places[child] = (page, number)
+    return sorted(pages, key=lambda page: places.get(page, (page, -1)))
 
 
 def _children(page: int, content: bytes) -> list[int]:

@@ -1,4 +1,4 @@
-"""The order of pages: split pages after their origin, and a permutation whatever the pages hold."""
+"""The order of pages: siblings together, and a permutation whatever the pages hold."""
 
 from __future__ import annotations
 
@@ -25,29 +25,34 @@ def interior(*children: int, start: int = 0, kind: int = 5) -> bytes:
     return bytes(page)
 
 
-def order(pages: dict[int, bytes], base_pages: int) -> list[int]:
-    return order_pages(sorted(pages), base_pages, pages.__getitem__)
+def order(pages: dict[int, bytes]) -> list[int]:
+    return order_pages(sorted(pages), pages.__getitem__)
 
 
-def test_new_page_comes_after_its_left_sibling() -> None:
-    """Also the right-most one, and one whose left sibling is new too."""
+def test_siblings_stand_together_in_key_order_where_their_parent_would() -> None:
+    """Also the right-most one; what has no parent among the pages stays at its number."""
     for kind in (2, 5):
-        pages = {1: interior(3, 11, 4, 10, 12, kind=kind), 3: LEAF, 4: LEAF, 7: LEAF, 10: LEAF, 11: LEAF}
-        assert order({**pages, 12: LEAF}, 10) == [1, 3, 11, 4, 10, 12, 7]
+        pages = {5: interior(9, 2, 11, 3, kind=kind), 2: LEAF, 3: LEAF, 4: LEAF, 7: LEAF, 9: LEAF, 11: LEAF}
+        assert order(pages) == [4, 5, 9, 2, 11, 3, 7]
+
+
+def test_children_that_did_not_change_are_left_out() -> None:
+    assert order({1: interior(30, 4, 20), 3: LEAF, 20: LEAF, 30: LEAF}) == [1, 30, 20, 3]
 
 
 def test_first_page_is_read_behind_the_database_header() -> None:
-    pages = {0: interior(2, 10, 3, start=100), 2: LEAF, 3: LEAF, 10: LEAF}
-    assert order(pages, 10) == [0, 2, 10, 3]
+    pages = {0: interior(10, 2, 3, start=100), 2: LEAF, 3: LEAF, 10: LEAF}
+    assert order(pages) == [0, 10, 2, 3]
 
 
-def test_new_page_without_a_known_sibling_stays_at_the_end() -> None:
-    assert order({1: interior(10, 3), 3: LEAF, 10: LEAF, 11: LEAF}, 10) == [1, 3, 10, 11]
+def test_an_interior_page_stands_with_its_own_siblings() -> None:
+    pages = {1: interior(8, 6), 6: interior(2, 9), 8: LEAF, 2: LEAF, 9: LEAF}
+    assert order(pages) == [1, 8, 6, 2, 9]
 
 
-@given(st.dictionaries(st.integers(0, 40), st.binary(max_size=300), max_size=9), st.integers(0, 40))
-def test_any_pages_come_out_as_a_permutation(starts: dict[int, bytes], base_pages: int) -> None:
+@given(st.dictionaries(st.integers(0, 40), st.binary(max_size=300), max_size=9))
+def test_any_pages_come_out_as_a_permutation(starts: dict[int, bytes]) -> None:
     """Pages of garbage, many of which begin like an interior page."""
     pages = {index: (b"\x05" + start).ljust(PAGE_BYTES, b"\xff") for index, start in starts.items()}
     pages |= {index + 41: (b"\x02" + start).ljust(PAGE_BYTES, b"\0") for index, start in starts.items()}
-    assert sorted(pages) == sorted(order(pages, base_pages))
+    assert sorted(pages) == sorted(order(pages))
