@@ -25,7 +25,8 @@ check: setup  ## lint, formatting and types only
 	$(PYTHON_IN_VENV) -m ruff format --check
 	$(PYTHON_IN_VENV) -m mypy
 
-bench: setup  ## measure the figures that the docs quote
+bench: setup  ## measure the figures that the docs quote, and draw them
+	@scripts/setup.sh bench
 	$(PYTHON_IN_VENV) -m benchmarks
 
 up: setup  ## keep a local S3 server (and nginx in front, if there is one) running
@@ -36,11 +37,15 @@ soak: setup  ## the tests that run for minutes
 	$(PYTHON_IN_VENV) -m pytest -m soak
 
 # The index is named so that no setting of this machine gets into the lock.
-lock:  ## pin the newest allowed versions in requirements-dev.lock (needs uv)
+LOCKING := --universal --python-version 3.11 --generate-hashes --upgrade --no-config --no-emit-index-url \
+    --default-index https://pypi.org/simple --custom-compile-command "make lock" --quiet
+
+# Both are installed into one environment: what the second shares with the first has the same version.
+lock:  ## pin the newest allowed versions in requirements-*.lock (needs uv)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
-	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
-	    --upgrade --no-config --default-index https://pypi.org/simple --no-emit-index-url \
-	    --custom-compile-command "make lock" --quiet --output-file requirements-dev.lock
+	$(UV) pip compile pyproject.toml --group dev $(LOCKING) --output-file requirements-dev.lock
+	$(UV) pip compile --group bench --constraint requirements-dev.lock $(LOCKING) \
+	    --output-file requirements-bench.lock
 
 clean:  ## remove everything that can be made again
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
-BENCHMARKS = ("export", "keyframe", "tokens", "origin_portable")
+PLOT = Path(__file__).parent.parent / "docs" / "deltas.png"
+BENCHMARKS = (
+    ("export",),
+    ("keyframe",),
+    ("tokens",),
+    ("origin_portable",),
+    ("drift",),
+    ("peers", "--plot", str(PLOT)),
+)
 
-for name in BENCHMARKS:
+for name, *arguments in BENCHMARKS:
     print(f"== {name}", flush=True)
-    subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
+    subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], check=True)

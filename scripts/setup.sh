@@ -3,6 +3,8 @@
 #
 #   scripts/setup.sh         .venv, exactly as requirements-dev.lock has it, and the project in it (editable)
 #   scripts/setup.sh tools   the Debian programs that some tests compare us with
+#   scripts/setup.sh bench   what only `make bench` needs: requirements-bench.lock, added to that .venv, and the
+#                            Debian programs that it measures beside us
 #
 # A virtual environment is complete when .venv/.complete holds the fingerprint of all that went into it. The
 # file is written last, so an interrupted installation is never mistaken for a finished one.
@@ -13,10 +15,15 @@ set -eu
 cd "$(dirname "$0")/.."
 
 # Programs that tests use as the independent witness, as PACKAGE or PACKAGE:COMMAND where the names differ.
-TOOLS="zstd sqlite3 curl nginx minisign ffmpeg mpv aria2:aria2c"
+TOOLS="zstd sqlite3 curl nginx minisign ffmpeg mpv aria2:aria2c chromium chromium-driver:chromedriver"
+# Programs that publish in another way, for the benchmarks.
+BENCH_TOOLS="zstd zchunk:zck casync restic xdelta3"
 
 STAMP=.venv/.complete
 LOCK=requirements-dev.lock
+BENCH_STAMP=.venv/.bench
+BENCH_LOCK=requirements-bench.lock
+PIP="env PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install --quiet --no-input"
 POLICY=/usr/sbin/policy-rc.d
 POLICY_MARK="# made by music-cloud's scripts/setup.sh for one apt-get run; safe to remove"
 
@@ -60,24 +67,25 @@ apt_install() {
 
 missing_tools() {
     list=
-    for tool in $TOOLS; do
+    for tool in $1; do
         command -v "${tool#*:}" >/dev/null || list="$list${list:+ }${tool%%:*}"
     done
     echo "$list"
 }
 
+# $1: programs, as above. $2: what cannot be done without them.
 install_tools() {
-    missing=$(missing_tools)
+    missing=$(missing_tools "$1")
     [ -n "$missing" ] || return 0
     if may_change_system; then
         say "installing $missing"
         apt_install "$missing"
-        missing=$(missing_tools)
+        missing=$(missing_tools "$1")
         [ -n "$missing" ] || return 0
-        say "apt-get could not install $missing (${reason:-for no given reason}); their tests cannot run"
+        say "apt-get could not install $missing (${reason:-for no given reason}); their $2 cannot run"
         [ -z "${CI:-}" ] || exit 1
     else
-        say "tests that need a missing program are skipped, and named at the end; to run them too:"
+        say "$2 that need a missing program are skipped, and named at the end; to run them too:"
         say "    sudo apt-get install --no-install-recommends $missing"
     fi
 }
@@ -122,9 +130,10 @@ choose_python() {
     fi
 }
 
-# All that the environment is made from. The checkout's path is part of it: an environment cannot be moved.
+# All that the environment is made from: the files given, and more. The checkout's path is part of it: an
+# environment cannot be moved.
 fingerprint() {
-    "$python" - "$LOCK" pyproject.toml <<'END'
+    "$python" - "$@" <<'END'
 import hashlib, os, pathlib, sys
 
 digest = hashlib.sha256("\0".join([sys.version, sys.base_prefix, os.getcwd()]).encode())
@@ -136,26 +145,44 @@ END
 
 make_venv() {
     choose_python
-    wanted=$(fingerprint)
+    wanted=$(fingerprint "$LOCK" pyproject.toml)
     if [ "$(cat "$STAMP" 2>/dev/null)" = "$wanted" ] && .venv/bin/python -c pass 2>/dev/null; then
         return
     fi
     say "making .venv with $("$python" --version)"
     rm -rf .venv
     "$python" -m venv .venv
-    pip="env PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install --quiet --no-input"
-    if ! { $pip --require-hashes -r "$LOCK" && $pip --no-deps --no-build-isolation -e .; }; then
+    if ! { $PIP --require-hashes -r "$LOCK" && $PIP --no-deps --no-build-isolation -e .; }; then
         say "the installation failed (see above); run it again when that is mended"
         exit 1
     fi
     echo "$wanted" >"$STAMP"
 }
 
+# A stamp of its own, so that .venv/.complete says the same with and without it; a new .venv has neither.
+add_bench() {
+    python=.venv/bin/python
+    wanted=$(fingerprint "$BENCH_LOCK")
+    if [ "$(cat "$BENCH_STAMP" 2>/dev/null)" = "$wanted" ]; then
+        return
+    fi
+    say "installing what the benchmarks need"
+    if ! $PIP --require-hashes -r "$BENCH_LOCK"; then
+        say "the installation failed (see above); run it again when that is mended"
+        exit 1
+    fi
+    echo "$wanted" >"$BENCH_STAMP"
+}
+
 case "${1-}" in
     "") make_venv ;;
-    tools) install_tools ;;
+    tools) install_tools "$TOOLS" tests ;;
+    bench)
+        add_bench
+        install_tools "$BENCH_TOOLS" comparisons
+        ;;
     *)
-        say "usage: scripts/setup.sh [tools]"
+        say "usage: scripts/setup.sh [tools | bench]"
         exit 2
         ;;
 esac
