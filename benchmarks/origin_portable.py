@@ -185,7 +185,7 @@ def run_server(kind: str, folder: Path) -> None:
     if kind == "starlette":
         app = starlette_app(folder / "track.flac")
     else:
-        app = create_app(folder / "catalogue.db")
+        app = create_app(folder / "catalogue.db", max_connections_per_link=0, max_copies_per_link=0)
         app.state.private_origin_secret = SECRET
     config = uvicorn.Config(
         app,

@@ -1,4 +1,4 @@
-"""The best source of a track: which of its files a website plays, and by what link.
+"""The best source of a track: which of its files a website plays, by what link, and for how long.
 
 Invariant: the choice depends on the rows alone, and nothing is minted for anything but a handle: a link never
 shows a path. The clock is a parameter; reading the rows is the caller's (`docs/examples/website.py`).
@@ -21,11 +21,16 @@ from typing import Any, NamedTuple
 from contracts.errors import MalformedError
 from contracts.handles import parse_handle
 from contracts.keyring import KeyRing
-from contracts.tokens import MAX_TIME_S, create_origin_token
+from contracts.tokens import MAX_TIME_S, TokenKind, create_origin_token
 
+# Where the origin takes each kind of token: in the path, or, for the lease, in the body of a POST.
 STREAM_PATH = "/api/private-origin/stream/"
+LISTEN_PATH = "/listen/"
+RENEW_PATH = "/api/private-origin/renew"
 
 PAUSE_S = 30 * 60  # Design, section 7: a link outlives its track by a pause of half an hour.
+LEASE_LIFE_S = 6 * 60 * 60  # The same: longer than an evening, and never extended.
+LISTEN_LIFE_S = 24 * 60 * 60  # Long enough to be sent to a friend; whoever makes one may choose another.
 # What a track of unknown length counts as: longer than nearly every recording, much shorter than a day.
 UNKNOWN_DURATION_S = 60 * 60
 # A length beyond a day is not one in seconds (some platforms write milliseconds), so it counts as unknown.
@@ -70,6 +75,13 @@ class TrackFile(NamedTuple):
     is_primary: bool
 
 
+class LeasedSource(NamedTuple):
+    """A URL to play a track from, and the lease that is exchanged for a fresh one; "" for a public URL."""
+
+    url: str
+    lease: str
+
+
 def best_source(
     files: Iterable[Mapping[str, Any] | Sequence[Any]],
     metadata_json: str | None,
@@ -97,18 +109,53 @@ def best_source(
         TypeError, MalformedError: `secret` is none.
         MalformedToken: `file_name` is no file name.
     """
-    chosen = choose_file(files)
-    if chosen is None or chosen.public_url:
-        return chosen and chosen.public_url
-    duration_s = parse_duration(metadata_json)
-    token = create_origin_token(
-        secret,
-        chosen.locator,
-        min(int(now) + link_life_s(duration_s, max_token_ttl_s), MAX_TIME_S),
-        duration_s=duration_s,
+    found = leased_source(
+        files,
+        metadata_json,
+        secret=secret,
+        origin_url=origin_url,
+        now=now,
         file_name=file_name,
+        max_token_ttl_s=max_token_ttl_s,
     )
-    return f"{origin_url.rstrip('/')}{STREAM_PATH}{token}"
+    return found and found.url
+
+
+def leased_source(
+    files: Iterable[Mapping[str, Any] | Sequence[Any]],
+    metadata_json: str | None,
+    *,
+    secret: str | bytes | KeyRing,
+    origin_url: str,
+    now: float,
+    file_name: str = "",
+    max_token_ttl_s: int | None = None,
+) -> LeasedSource | None:
+    """As `best_source`, with a lease beside the link: for a player that goes on after a long pause.
+
+    The page keeps the lease and posts it to `RENEW_PATH` when the link is refused (`docs/tokens.md`).
+
+    Raises: as `best_source`.
+    """
+    chosen = choose_file(files)
+    if chosen is None:
+        return None
+    if chosen.public_url:
+        return LeasedSource(chosen.public_url, "")
+    duration_s = parse_duration(metadata_json)
+
+    def signed(kind: TokenKind) -> str:
+        return create_origin_token(
+            secret,
+            chosen.locator,
+            min(int(now) + link_life_s(duration_s, max_token_ttl_s, kind), MAX_TIME_S),
+            kind=kind,
+            duration_s=duration_s,
+            file_name=file_name,
+        )
+
+    url = f"{origin_url.rstrip('/')}{STREAM_PATH}{signed(TokenKind.STREAM)}"
+    return LeasedSource(url, signed(TokenKind.LEASE))
 
 
 def choose_file(files: Iterable[Mapping[str, Any] | Sequence[Any]]) -> TrackFile | None:
@@ -116,9 +163,16 @@ def choose_file(files: Iterable[Mapping[str, Any] | Sequence[Any]]) -> TrackFile
     return min(filter(_is_playable, map(_track_file, files)), key=_rank, default=None)
 
 
-def link_life_s(duration_s: int, max_token_ttl_s: int | None = None) -> int:
-    """How many seconds a link to a track of this duration lives; 0: the duration is not known."""
-    life_s = (duration_s or UNKNOWN_DURATION_S) + PAUSE_S
+def link_life_s(
+    duration_s: int, max_token_ttl_s: int | None = None, kind: TokenKind = TokenKind.STREAM
+) -> int:
+    """How many seconds a token for a track of this duration lives; 0: the duration is not known."""
+    if kind is TokenKind.LEASE:
+        life_s = LEASE_LIFE_S
+    elif kind is TokenKind.LISTEN:
+        life_s = LISTEN_LIFE_S
+    else:
+        life_s = min(duration_s or UNKNOWN_DURATION_S, LONGEST_DURATION_S) + PAUSE_S
     return life_s if max_token_ttl_s is None else min(life_s, max_token_ttl_s)
 
 

@@ -44,7 +44,7 @@ def run_until_told_to_end(folder: Path) -> None:
             print(f"# nginx caches the bucket {BUCKET!r} in front of it")
         print("# publish and mirror, in two other shells:")
         print(f"#   music-cloud publish --db catalogsync.db --store s3://{BUCKET}/catalog")
-        print(f"#   music-cloud mirror --from {public_url}/catalog --to ./mirror --follow")
+        print(f"#   music-cloud mirror --from {public_url}/catalog --to ./mirror --follow --unsigned")
         print("# Ctrl-C stops everything and keeps the data", flush=True)
         while True:
             signal.pause()

@@ -1,8 +1,6 @@
-"""nginx as the caching CDN in front of a public bucket.
+"""nginx on this machine: any configuration of it, and the caching CDN in front of a public bucket.
 
-It obeys the Cache-Control of the objects as a CDN does: immutable blobs once fetched are never fetched again,
-and the pointer is served stale while it is renewed and while the store is down. Its whole configuration is in
-one folder, it needs no rights, and it goes with us (see `tether.py`).
+Each runs from one folder, needs no rights, and goes with us (see `tether.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +8,7 @@ from __future__ import annotations
 import shutil
 import socket
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,7 +22,7 @@ READY_WITHIN_S = 20.0
 
 # One process: workers would outlive a master that is killed, and those of root would become a user who may
 # not enter the folder.
-CONFIGURATION = """\
+MAIN = """\
 daemon off;
 master_process off;
 pid nginx.pid;
@@ -37,6 +36,12 @@ http {{
     fastcgi_temp_path temp/fastcgi;
     uwsgi_temp_path temp/uwsgi;
     scgi_temp_path temp/scgi;
+{http}
+}}
+"""
+# It obeys the Cache-Control of the objects as a CDN does: immutable blobs once fetched are never fetched
+# again, and the pointer is served stale while it is renewed and while the store is down.
+CACHING = """\
     proxy_cache_path cache keys_zone=catalog:10m max_size=4g inactive=30d use_temp_path=off;
     server {{
         listen {listen};
@@ -53,18 +58,21 @@ http {{
             add_header X-Cache-Status $upstream_cache_status always;
         }}
     }}
-}}
 """
 
 
-class CachingProxy:
-    """nginx in front of one address. A context manager; or `start` and `stop`."""
+class Nginx:
+    """One nginx. A context manager; or `start` and `stop`."""
 
-    def __init__(self, folder: Path, upstream_url: str) -> None:
-        """Describe a server for what is beneath `upstream_url` (no slash at its end), run from `folder`."""
+    def __init__(self, folder: Path, configure: Callable[[Sequence[str]], str], listeners: int = 1) -> None:
+        """Describe a server that is run from `folder`.
+
+        `configure` gets as many addresses to listen on as there are `listeners`, and returns what stands in
+        the `http` block.
+        """
         self._folder = folder.absolute()
-        self._upstream_url = upstream_url
-        self._port = 0
+        self._configure = configure
+        self._ports = [0] * listeners
         self._child: Tethered | None = None
 
     def __enter__(self) -> Self:
@@ -77,9 +85,9 @@ class CachingProxy:
         self.stop()
 
     @property
-    def url(self) -> str:
-        """The address that stands for the upstream's, with no slash at its end."""
-        return f"http://{LOOPBACK}:{self._port}"
+    def addresses(self) -> list[str]:
+        """What it listens on, as HOST:PORT."""
+        return [f"{LOOPBACK}:{port}" for port in self._ports]
 
     def start(self) -> None:
         """Start nginx; returns when it accepts connections.
@@ -95,14 +103,15 @@ class CachingProxy:
         for part in ("temp", "cache"):
             (self._folder / part).mkdir(parents=True, exist_ok=True)
         for _ in range(START_ATTEMPTS):
-            (self._port,) = find_free_ports(1, [self._port] if self._port else [])
-            (self._folder / "nginx.conf").write_text(self._configuration(), encoding="utf-8")
+            self._ports = find_free_ports(len(self._ports), self._ports if all(self._ports) else [])
+            configuration = MAIN.format(http=self._configure(self.addresses))
+            (self._folder / "nginx.conf").write_text(configuration, encoding="utf-8")
             command = [str(nginx), "-p", f"{self._folder}/", "-e", "error.log", "-c", "nginx.conf"]
             self._child = Tethered(command, cwd=self._folder, env={}, log=self._folder / "nginx.log")
             if self._is_accepting(self._child):
                 return
             self.stop()
-            self._port = 0
+            self._ports = [0] * len(self._ports)
         raise LocalStackError(f"nginx does not start:\n{quote_tail(self._folder / 'nginx.log')}")
 
     def stop(self) -> None:
@@ -111,20 +120,30 @@ class CachingProxy:
             self._child.stop()
             self._child = None
 
-    def _configuration(self) -> str:
-        return CONFIGURATION.format(listen=f"{LOOPBACK}:{self._port}", upstream=self._upstream_url)
-
     def _is_accepting(self, child: Tethered) -> bool:
         deadline = time.monotonic() + READY_WITHIN_S
         while time.monotonic() < deadline:
             try:
-                socket.create_connection((LOOPBACK, self._port), timeout=1.0).close()
+                socket.create_connection((LOOPBACK, self._ports[0]), timeout=1.0).close()
             except OSError:
                 if child.has_ended(within_s=0.02):
                     return False
             else:
                 return not child.has_ended(within_s=0.02)
         return False
+
+
+class CachingProxy(Nginx):
+    """nginx in front of one address, as the caching CDN that a bucket has."""
+
+    def __init__(self, folder: Path, upstream_url: str) -> None:
+        """Describe a server for what is beneath `upstream_url` (no slash at its end), run from `folder`."""
+        super().__init__(folder, lambda addresses: CACHING.format(listen=addresses[0], upstream=upstream_url))
+
+    @property
+    def url(self) -> str:
+        """The address that stands for the upstream's, with no slash at its end."""
+        return f"http://{self.addresses[0]}"
 
 
 def find_nginx() -> Path | None:

@@ -7,11 +7,9 @@ and no logging middleware, whatever the environment says.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from traceback import extract_tb
 from typing import Any, cast
 
 from litestar import Litestar, MediaType, Request, Response, asgi, route
@@ -20,16 +18,24 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import ASGIRouteHandler
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from contracts.best_source import STREAM_PATH
+from contracts.best_source import LISTEN_PATH, RENEW_PATH, STREAM_PATH
 from origin.catalog import CATALOG_PATH, CatalogEndpoint
+from origin.direct import DirectLitestar, log_unexpected
 from origin.files import Files
+from origin.gate import Gate
 from origin.key_source import KeySource
+from origin.lease import RenewEndpoint
+from origin.limits import LinkLimits
+from origin.listen import ListenEndpoint, Page
+from origin.logs import begin_request
+from origin.metrics import Metrics
+from origin.monitoring import METRICS_PATH, READY_PATH, MetricsEndpoint, ReadyEndpoint
+from origin.readiness import Readiness
 from origin.redact import install_redaction
 from origin.reply import ERROR_BODIES, error_headers
 from origin.settings import OriginSettings
+from origin.songs import Songs
 from origin.stream import StreamEndpoint
-
-logger = logging.getLogger("origin")
 
 
 def create_app(
@@ -39,13 +45,17 @@ def create_app(
     roots: Mapping[str, Path | str] | None = None,
     catalog: Path | str | None = None,
     max_token_ttl_s: int | None = None,
+    trusted_proxies: str | None = None,
+    max_connections_per_link: int | None = None,
+    max_copies_per_link: int | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Litestar:
     """An origin for one catalogue, as an ASGI application.
 
     `db_path` is the authoritative catalogue, `env_file` holds secrets and defaults (`docs/origin.md`); both
     may be missing. The other arguments replace what the env file says: `roots` binds backends by name,
-    `catalog` is a folder store to serve, `max_token_ttl_s` the longest life that is left to a token. Tokens
+    `catalog` is a folder store to serve, `max_token_ttl_s` the longest life that is left to a token,
+    `trusted_proxies` who is believed about a client's address, and of the limits of a link 0 is none. Tokens
     are verified with `app.state.private_origin_secret` (a secret, a list of secrets or a key ring) when that
     is set, at any time, otherwise with the env file's.
     Raises:
@@ -53,7 +63,14 @@ def create_app(
         OSError: the env file is there and cannot be read.
     """
     settings = OriginSettings.load(
-        db_path, env_file, roots=roots, catalog=catalog, max_token_ttl_s=max_token_ttl_s
+        db_path,
+        env_file,
+        roots=roots,
+        catalog=catalog,
+        max_token_ttl_s=max_token_ttl_s,
+        trusted_proxies=trusted_proxies,
+        max_connections_per_link=max_connections_per_link,
+        max_copies_per_link=max_copies_per_link,
     )
     return build_app(settings, clock=clock)
 
@@ -63,17 +80,37 @@ def build_app(settings: OriginSettings, *, clock: Callable[[], float] = time.tim
     install_redaction()
     keys = KeySource(settings.env_file)
     keys.reload()
+    gate = Gate(keys, clock, settings.max_token_ttl_s, settings.trusted_proxies)
+    limits = LinkLimits(settings.max_connections_per_link, settings.max_copies_per_link)
     files = Files(settings.db_path, settings.roots)
-    handlers: list[Any] = [
-        health,
-        _mounted(STREAM_PATH, StreamEndpoint(keys, files, settings.max_token_ttl_s, clock)),
-    ]
+    songs = Songs(settings.db_path)
+    metrics = Metrics(gate.refusals, clock())
+    watched = MetricsEndpoint(metrics, settings.metrics_networks, settings.trusted_proxies)
+    readiness = Readiness(settings.db_path, settings.roots.values(), settings.catalog)
+    endpoints = {
+        STREAM_PATH: metrics.counted("stream", StreamEndpoint(gate, files, limits, accel=settings.accel)),
+        RENEW_PATH: metrics.counted("renew", RenewEndpoint(gate)),
+        LISTEN_PATH: metrics.counted("listen", ListenEndpoint(gate, songs, Page.load())),
+        METRICS_PATH: metrics.counted("metrics", watched),
+        READY_PATH: metrics.counted("readyz", ReadyEndpoint(gate, readiness)),
+    }
     if settings.catalog is not None:
-        handlers.append(_mounted(CATALOG_PATH, CatalogEndpoint(settings.catalog, files, clock)))
-    return Litestar(
+        catalog = CatalogEndpoint(settings.catalog, files, clock)
+        endpoints[CATALOG_PATH] = metrics.counted("catalog", catalog)
+    handlers = [health, *(_mounted(path, endpoint) for path, endpoint in endpoints.items())]
+
+    def refuse_unrouted(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+        begin_request()
+        response = _refuse_http(request, error)
+        metrics.count_unrouted(request.method, response.status_code or 500)
+        return response
+
+    return DirectLitestar(
         handlers,
-        on_shutdown=[files.close],
-        exception_handlers={HTTPException: _refuse_http, Exception: _refuse_unexpected},
+        # Where requests come in bursts: a player's, and those of a mirror or a CDN.
+        direct={path: endpoints[path] for path in (STREAM_PATH, CATALOG_PATH) if path in endpoints},
+        on_shutdown=[files.close, songs.close],
+        exception_handlers={HTTPException: refuse_unrouted, Exception: _refuse_unexpected},
         # Each given, because their defaults are taken from the environment or serve a page.
         debug=False,
         pdb_on_exception=False,
@@ -106,8 +143,7 @@ def _refuse_http(_: Request[Any, Any, Any], error: HTTPException) -> Response[by
 
 
 def _refuse_unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    where = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(extract_tb(error.__traceback__)))
-    logger.error("unexpected %s in %s", type(error).__name__, where)
+    log_unexpected(error)
     return _response(500)
 
 

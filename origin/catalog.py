@@ -2,13 +2,15 @@
 
 Invariant: only names of the layout's grammar exist, and each is served with the entity tag and the caching
 header that follow from what it is: what is named by its digest never changes, the pointer's tag is the
-digest of its bytes. Whoever fetches verifies; this module does not read a blob to check it.
+digest of its bytes. The Repr-Digest says the same digest. Whoever fetches verifies; this module does not
+read a blob to check it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from binascii import b2a_base64
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,15 +63,19 @@ class CatalogEndpoint:
             await refuse(scope, send, 503)
             return
         try:
+            digest = await _digest(name, file)
             await answer_with_file(
                 scope,
                 receive,
                 send,
                 file,
-                Validators(file.stat.st_size, f'"{await _digest(name, file)}"'),
+                Validators(file.stat.st_size, f'"{digest}"'),
                 now=self._clock(),
                 cache_control=cache_control(name.kind),
-                entity_headers=[(b"content-type", content_type(name.kind).encode("ascii"))],
+                entity_headers=[
+                    (b"content-type", content_type(name.kind).encode("ascii")),
+                    (b"repr-digest", _repr_digest(digest)),
+                ],
             )
         finally:
             file.close()
@@ -90,3 +96,8 @@ async def _digest(name: ObjectName, file: OpenFile) -> str:
     while len(content) < size_bytes and (piece := await file.read(len(content), size_bytes - len(content))):
         content += piece
     return digest_bytes(bytes(content))
+
+
+def _repr_digest(digest: str) -> bytes:
+    """A digest as RFC 9530, section 3, writes it: of all of the object, also beside a range of it."""
+    return b"sha-256=:%b:" % b2a_base64(bytes.fromhex(digest), newline=False)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from origin.http_dates import parse_http_date
-from origin.ranges import ByteRange, parse_ranges
+from origin.ranges import ByteRange, coalesce, parse_ranges
 
 _ETAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'  # Section 8.8.3.
 _ETAG_LIST = re.compile(rf"[ \t,]*{_ETAG}(?:[ \t]*,[ \t,]*{_ETAG})*[ \t,]*")
@@ -31,17 +31,17 @@ class Validators(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """The status (200, 206, 304, 412 or 416), and the range to send with 206."""
+    """The status (200, 206, 304, 412 or 416), and with 206 the ranges to send, in that order."""
 
     status: int
-    byte_range: ByteRange | None = None
+    ranges: tuple[ByteRange, ...] = ()
 
 
 def decide(method: str, headers: Mapping[str, str], validators: Validators, now: float) -> Decision:
     """What a GET or HEAD that would otherwise be answered with 200 is answered with.
 
-    `headers` has lower-case names; `now` is in Unix seconds and only reads two-digit years. Of several
-    ranges in one header the whole representation is the answer, as section 14.2 allows.
+    `headers` has lower-case names and values without white space around them; `now` is in Unix seconds and
+    only reads two-digit years. The ranges of a 206 are coalesced; a Range header of too many is ignored.
     """
     status = _precondition(headers, validators, now)
     if status is not None:
@@ -51,9 +51,10 @@ def decide(method: str, headers: Mapping[str, str], validators: Validators, now:
     if header is None or not _if_range(headers, validators, now):
         return Decision(200)
     ranges = parse_ranges(header, validators.size_bytes)
-    if ranges is None or len(ranges) > 1:
+    if ranges is None:
         return Decision(200)
-    return Decision(206, ranges[0]) if ranges else Decision(416)
+    # Also after an If-Range that holds: "process the Range header field as requested" (section 13.1.5).
+    return Decision(206, tuple(coalesce(ranges))) if ranges else Decision(416)
 
 
 def _precondition(headers: Mapping[str, str], validators: Validators, now: float) -> int | None:
@@ -90,7 +91,7 @@ def _if_range(headers: Mapping[str, str], validators: Validators, now: float) ->
 
 def _matches(header: str, etag: str, *, weak: bool) -> bool:
     """Whether a list of entity tags, or `*`, holds this strong one; a malformed list holds none."""
-    if header.strip(" \t") == "*":
+    if header in (etag, "*"):  # What nearly every client sends.
         return True
     if not _ETAG_LIST.fullmatch(header):
         return False

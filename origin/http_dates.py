@@ -9,6 +9,7 @@ import re
 from calendar import timegm
 from datetime import UTC, datetime
 from email.utils import formatdate
+from functools import lru_cache
 
 _MONTHS = {
     name: number
@@ -16,21 +17,25 @@ _MONTHS = {
         ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1
     )
 }
-_DAY, _MONTH = r"(?P<day>[0-9]{2})", r"(?P<month>[A-Z][a-z]{2})"
-_TIME = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
+_SHORT_WEEKDAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_WEEKDAY = "(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
+_DAY, _MONTH = r"(?P<day>[0-9]{2})", rf"(?P<month>{'|'.join(_MONTHS)})"
+# 60 is a leap second.
+_TIME = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-5][0-9]|60)"
 _FORMS = tuple(
     re.compile(form)
     for form in (
         # IMF-fixdate: Sun, 06 Nov 1994 08:49:37 GMT
-        rf"[A-Z][a-z]{{2}}, {_DAY} {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT",
+        rf"{_SHORT_WEEKDAY}, {_DAY} {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT",
         # RFC 850: Sunday, 06-Nov-94 08:49:37 GMT
-        rf"[A-Z][a-z]{{5,8}}, {_DAY}-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT",
+        rf"{_WEEKDAY}, {_DAY}-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT",
         # asctime: Sun Nov  6 08:49:37 1994
-        rf"[A-Z][a-z]{{2}} {_MONTH} (?P<day>[ 0-9][0-9]) {_TIME} (?P<year>[0-9]{{4}})",
+        rf"{_SHORT_WEEKDAY} {_MONTH} (?P<day>[ 0-9][0-9]) {_TIME} (?P<year>[0-9]{{4}})",
     )
 )
 
 
+@lru_cache(maxsize=1024)  # A player asks for one file many times.
 def format_http_date(time_s: int) -> str:
     """The IMF-fixdate of a time in Unix seconds."""
     return formatdate(time_s, usegmt=True)
@@ -48,17 +53,21 @@ def parse_http_date(text: str, now: float) -> int | None:
             break
     else:
         return None
-    year, month = int(match["year"]), _MONTHS.get(match["month"])
-    if month is None:
-        return None
+    year = int(match["year"])
+    rest = (
+        _MONTHS[match["month"]],
+        int(match["day"]),
+        int(match["hour"]),
+        int(match["minute"]),
+        min(int(match["second"]), 59),  # A leap second is no second of Unix time.
+    )
     if len(match["year"]) == 2:
-        this_year = datetime.fromtimestamp(now, UTC).year
-        year += this_year - this_year % 100
-        if year > this_year + 50:
+        today = datetime.fromtimestamp(now, UTC).timetuple()
+        year += today.tm_year - today.tm_year % 100
+        if (year - 50, *rest) > today[:6]:
             year -= 100
-    second = min(int(match["second"]), 59)  # A leap second, 60, is no second of Unix time.
     try:
-        moment = datetime(year, month, int(match["day"]), int(match["hour"]), int(match["minute"]), second)
+        moment = datetime(year, *rest)
     except ValueError:
         return None
     return timegm(moment.timetuple())

@@ -8,6 +8,7 @@ every path that would leave its root.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
@@ -63,6 +64,7 @@ def place_of_path(locator: str, roots: Iterable[Path], *, windows: bool = ON_WIN
     return Place(known[0], _slashed(locator, windows))
 
 
+@lru_cache(maxsize=64)  # A catalogue has a handful of backends, and each lookup asks for one.
 def catalogue_root(backend_type: str, base_path: str, *, windows: bool = ON_WINDOWS) -> Path | None:
     """The folder that a backend's `base_path` is, or None.
 

@@ -1,7 +1,7 @@
-"""What the authoritative catalogue says of a handle: one read-only query.
+"""What the authoritative catalogue says of a handle: where its file is, what song it is; read-only queries.
 
 Invariant: not a byte of the catalogue is written, no lock of ours outlives a query, and no answer is
-remembered: a location that was deleted, moved or deactivated is gone at the next request, and so is a
+remembered here: a location that was deleted, moved or deactivated is gone at the next lookup, and so is a
 catalogue that was replaced, because every lookup asks whether the file is still the one that was opened.
 Connections are kept while there are requests (a new one for each would make a lookup ten times dearer:
 benchmarks/origin_portable.py) and closed soon after, so that nothing keeps a replaced file alive or the
@@ -35,6 +35,21 @@ _BY_ID = f"""
     JOIN file_assets ON file_assets.id = file_asset_id
     JOIN storage_backends ON storage_backends.id = backend_id
     WHERE file_locations.id = ? AND status = 'active' AND song_id IN (SELECT id FROM songs)"""
+_SONG_BY_ID = """
+    SELECT file_locations.id, song_id, file_assets.id, file_assets.file_size_bytes,
+        CAST(songs.name AS BLOB), CAST(singers AS BLOB), CAST(metadata_json AS BLOB)
+    FROM file_locations
+    JOIN file_assets ON file_assets.id = file_asset_id
+    JOIN songs ON songs.id = song_id
+    WHERE file_locations.id = ? AND status = 'active'"""
+
+
+class Song(NamedTuple):
+    """What a listener is told of a track; each is "" where the catalogue does not know it."""
+
+    name: str
+    singers: str
+    metadata_json: str
 
 
 class _Kept(NamedTuple):
@@ -69,6 +84,21 @@ class Catalogue:
             raise LocatorRefused("the catalogue has no such location")
         locator, name, backend_type, base_path = map(_text, row[4:])
         return Location(name, backend_type, base_path, locator)
+
+    def find_song(self, handle: Handle) -> Song:
+        """The song that the location of a handle belongs to.
+
+        Raises:
+            LocatorRefused: there is none, or the id belongs to something else than when the handle was made.
+            CatalogueUnavailable: nobody knows.
+        """
+        with self._connection() as connection:
+            row = connection.execute(_SONG_BY_ID, (handle.location_id,)).fetchone()
+        if row is None or format_handle(*row[:4]) != f"loc:{handle.location_id}.{handle.check}":
+            raise LocatorRefused("the catalogue has no such location")
+        # For people, not for a disk: bytes that are no UTF-8 need not survive.
+        name, singers, metadata_json = (bytes(stored or b"").decode("utf-8", "replace") for stored in row[4:])
+        return Song(name, singers, metadata_json)
 
     def find_backends(self) -> list[tuple[str, str, str]]:
         """Name, type and `base_path` of every backend.

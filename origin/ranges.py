@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 # RFC 9110, section 17.15: many small ranges are an attack. Players ask for one, PDF readers for a dozen.
 MAX_RANGES = 16
+# Section 15.3.7.2: a gap that is smaller than what another part costs may be sent; "around 80 bytes".
+_PART_COSTS_BYTES = 80
 
 _HEADER = re.compile(r"bytes=(.*)", re.IGNORECASE)  # Unit names are case-insensitive: section 14.1.
 _SPEC = re.compile(r"(?P<first>[0-9]+)-(?P<last>[0-9]*)|-(?P<suffix>[0-9]+)")
@@ -62,6 +64,25 @@ def parse_ranges(header: str, size_bytes: int) -> list[ByteRange] | None:
         if first < size_bytes and first <= last:
             ranges.append(ByteRange(first, min(last, size_bytes - 1)))
     return ranges
+
+
+def coalesce(ranges: list[ByteRange]) -> list[ByteRange]:
+    """The same bytes in ranges that neither overlap nor lie so close together that parts would cost more.
+
+    Each stands where the first of the ranges in it stood (RFC 9110, section 15.3.7.2: the order of the
+    header), and no byte is in two of them, so that no answer is much larger than the file. One sort and one
+    pass: merging each range with all others was CVE-2025-62727.
+    """
+    if len(ranges) < 2:
+        return ranges
+    merged: list[tuple[int, ByteRange]] = []
+    for position, found in sorted(enumerate(ranges), key=lambda item: item[1]):
+        if merged and found.first <= merged[-1][1].last + 1 + _PART_COSTS_BYTES:
+            earlier, (first, last) = merged[-1]
+            merged[-1] = min(earlier, position), ByteRange(first, max(last, found.last))
+        else:
+            merged.append((position, found))
+    return [found for _, found in sorted(merged)]
 
 
 def _number(digits: str) -> int:

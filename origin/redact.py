@@ -34,7 +34,8 @@ _RUN = re.compile(r"[A-Za-z0-9_%-]{32,}")
 # Version 1 and kind 1, 2 or 3 in base64url (docs/format.md, "Bytes"), and enough to hold a claim. A
 # token that was cut or changed is redacted as well: it may differ from a good one in one character.
 _TOKEN = re.compile(r"AQ[EIM][A-Za-z0-9_-]{29,}")
-_MAX_DECODINGS = 4
+# Nobody encodes so often by mistake. What still can be decoded then is taken for a token.
+_MAX_DECODINGS = 8
 _FORMATTER = logging.Formatter()
 
 
@@ -64,8 +65,9 @@ class TokenFilter(logging.Filter):
         if record.exc_info and not record.exc_text:
             # Formatters use exc_text when there is one.
             record.exc_text = _FORMATTER.formatException(record.exc_info)
-        if record.exc_text:
-            record.exc_text = redact(record.exc_text)
+        if record.exc_text and (redacted := redact(record.exc_text)) != record.exc_text:
+            record.exc_text = redacted
+            record.exc_info = None  # A formatter of somebody else's would write it anew.
         if record.stack_info:
             record.stack_info = redact(record.stack_info)
         return True
@@ -83,7 +85,8 @@ def _without_tokens(value: Any) -> Any:
 def _redact_run(match: re.Match[str]) -> str:
     decoded = match[0]
     for _ in range(_MAX_DECODINGS):
-        if "%" not in decoded:
-            break
-        decoded = unquote(decoded)
-    return REDACTED if _TOKEN.search(decoded) else match[0]
+        once_more = unquote(decoded)
+        if once_more == decoded:
+            return REDACTED if _TOKEN.search(decoded) else match[0]
+        decoded = once_more
+    return REDACTED

@@ -8,14 +8,18 @@ status it is, is decided in `origin.conditions` and by the endpoints.
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import unquote
 
 import msgspec
 
+from origin.accel import nginx_agrees
 from origin.conditions import Validators, decide
 from origin.http_dates import format_http_date
+from origin.logs import event, request_id
+from origin.multipart import multipart
 from origin.open_file import OpenFile
 from origin.ranges import ByteRange
 from origin.sender import Outcome, send_stretch
@@ -32,13 +36,16 @@ ALLOWED_METHODS: Final = "GET, HEAD, OPTIONS"
 RETRY_AFTER_S = 2
 
 _ERRORS = {
-    400: ("bad_request", "The request is not valid HTTP."),
+    400: ("bad_request", "The request is not valid."),
     401: ("unauthorized", "The link is not valid here."),
     404: ("not_found", "There is nothing here."),
-    405: ("method_not_allowed", f"Only {ALLOWED_METHODS} are answered."),
+    405: ("method_not_allowed", "This method is not answered here."),
     410: ("expired", "The link has expired."),
     412: ("precondition_failed", "The file is not the one that the request is about."),
+    413: ("content_too_large", "The request is larger than any that is answered."),
+    415: ("unsupported_media_type", "The request is of a type that is not answered."),
     416: ("range_not_satisfiable", "The file has no such bytes."),
+    429: ("too_many_requests", "The link is used too much."),
     500: ("internal_error", "Something is wrong here."),
     503: ("unavailable", "This cannot be answered now."),
 }
@@ -53,7 +60,8 @@ COMMON_HEADERS: Final[Headers] = [
     (b"access-control-allow-origin", b"*"),
     (
         b"access-control-expose-headers",
-        b"Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag, Retry-After",
+        b"Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag, Repr-Digest, Retry-After, "
+        b"X-Request-Id",
     ),
     (b"cross-origin-resource-policy", b"cross-origin"),
     (b"referrer-policy", b"no-referrer"),
@@ -67,6 +75,7 @@ _STATUS_HEADERS: Final[dict[int, Headers]] = {
 }
 _PREFLIGHT: Final[Headers] = [
     *COMMON_HEADERS,
+    (b"allow", ALLOWED_METHODS.encode()),  # RFC 9110, section 9.3.7.
     (b"access-control-allow-methods", ALLOWED_METHODS.encode()),
     (
         b"access-control-allow-headers",
@@ -94,6 +103,7 @@ def error_headers(status: int, more: Iterable[tuple[bytes, bytes]] = ()) -> Head
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(ERROR_BODIES[status])),
         (b"cache-control", b"no-store"),
+        (b"x-request-id", request_id().encode("ascii")),
         *_STATUS_HEADERS.get(status, ()),
         *more,
     ]
@@ -128,13 +138,16 @@ async def answer_with_file(
     now: float,
     cache_control: str,
     entity_headers: Headers,
+    redirect: bytes | None = None,
 ) -> None:
     """Answer a GET or HEAD with an open file, as its preconditions and its range ask for.
 
-    `entity_headers` describe the whole file (its type, its name) and are left out where there is no body.
-    A file that becomes shorter meanwhile ends the connection: the length was promised.
+    `entity_headers` describe the whole file (its type, its name, its digest) and are left out of 304 and of
+    errors. A file that becomes shorter meanwhile ends the connection: the length was promised. `redirect` is
+    what the peer, an nginx that we trust, may be told to send the bytes by itself (`origin.accel`).
     """
-    status, byte_range = decide(scope["method"], _read_headers(scope), validators, now)
+    conditions = _read_headers(scope)
+    status, ranges = decision = decide(scope["method"], conditions, validators, now)
     size_bytes = validators.size_bytes
     if status == 412:
         await refuse(scope, send, 412)
@@ -149,25 +162,76 @@ async def answer_with_file(
         (b"cache-control", cache_control.encode("ascii")),
         (b"accept-ranges", b"bytes"),
     ]
-    if status == 304:  # Section 15.4.5: nothing that describes the body.
+    if status == 304:  # Section 15.4.5: nothing that describes the representation, a digest included.
         await send({"type": "http.response.start", "status": 304, "headers": headers})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return
     headers += entity_headers
     if validators.last_modified_s is not None:
         headers.append((b"last-modified", format_http_date(validators.last_modified_s).encode("ascii")))
-    if byte_range is None:
-        byte_range = ByteRange(0, size_bytes - 1)
-    else:
-        headers.append((b"content-range", b"bytes %d-%d/%d" % (*byte_range, size_bytes)))
-    headers.append((b"content-length", b"%d" % byte_range.length_bytes))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    if scope["method"] == "HEAD" or not byte_range.length_bytes:
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    if redirect is not None and nginx_agrees(scope["method"], conditions, decision):
+        await _hand_over(send, headers, redirect, is_range=status == 206)
         return
-    outcome = await send_stretch(file, byte_range.first, byte_range.length_bytes, receive, send)
+    if len(ranges) > 1:
+        outcome = await _send_parts(scope, receive, send, file, ranges, size_bytes, headers)
+    else:
+        byte_range = ranges[0] if ranges else ByteRange(0, size_bytes - 1)
+        if ranges:
+            headers.append((b"content-range", b"bytes %d-%d/%d" % (*byte_range, size_bytes)))
+        headers.append((b"content-length", b"%d" % byte_range.length_bytes))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        if scope["method"] == "HEAD" or not byte_range.length_bytes:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        outcome = await send_stretch(
+            file, byte_range.first, byte_range.length_bytes, receive, send, scope=scope
+        )
     if outcome is Outcome.CUT_SHORT:
-        logger.warning("a file became shorter or unreadable while it was sent; the connection is closed")
+        logger.warning(
+            "a file became shorter or unreadable while it was sent; the connection is closed",
+            extra=event("cut_short"),
+        )
+
+
+async def _hand_over(send: Send, headers: Headers, redirect: bytes, *, is_range: bool) -> None:
+    """Answer with no byte, for nginx to send them. `headers` are those of the whole file.
+
+    nginx repeats Accept-Ranges, adds its own to a whole file, and none to a range (1.22,
+    ngx_http_range_header_filter).
+    """
+    kept = [header for header in headers if is_range or header[0] != b"accept-ranges"]
+    kept += [(b"x-accel-redirect", redirect), (b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": 200, "headers": kept})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _send_parts(
+    scope: HTTPScope,
+    receive: Receive,
+    send: Send,
+    file: OpenFile,
+    ranges: tuple[ByteRange, ...],
+    size_bytes: int,
+    headers: Headers,
+) -> Outcome:
+    """Answer with several ranges: RFC 9110, section 15.3.7.2. `headers` are those of the whole file.
+
+    No Content-Range stands outside the parts, and the file's type only inside. The boundary has 128 random
+    bits, so that nobody can put it into a file beforehand.
+    """
+    media_type = dict(headers)[b"content-type"]
+    body = multipart(ranges, size_bytes, media_type, secrets.token_hex(16).encode("ascii"))
+    outer = [header for header in headers if header[0] != b"content-type"]
+    outer += [(b"content-type", body.content_type), (b"content-length", b"%d" % body.length_bytes)]
+    await send({"type": "http.response.start", "status": 206, "headers": outer})
+    for head, (first, last) in body.parts:
+        await send({"type": "http.response.body", "body": head, "more_body": True})
+        length_bytes = last - first + 1
+        outcome = await send_stretch(file, first, length_bytes, receive, send, is_last=False, scope=scope)
+        if outcome is not Outcome.COMPLETE:
+            return outcome
+    await send({"type": "http.response.body", "body": body.tail, "more_body": False})
+    return Outcome.COMPLETE
 
 
 def path_below(scope: HTTPScope, prefix: str) -> str | None:
@@ -187,6 +251,6 @@ def _read_headers(scope: HTTPScope) -> dict[str, str]:
     for raw_name, raw_value in scope["headers"]:
         name = _READ_HEADERS.get(raw_name)
         if name is not None:
-            value = raw_value.decode("latin-1")
+            value = raw_value.decode("latin-1").strip(" \t")  # Section 5.5; not every server does it.
             read[name] = f"{read[name]}, {value}" if name in read else value
     return read

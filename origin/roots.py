@@ -1,8 +1,12 @@
 """From a relative path beneath a root to an open file, without ever leaving the root.
 
-Invariant: what is opened is a regular file, reached from the root by names alone. On POSIX each component
-is opened from the one before it and none may be a symbolic link: a link inside a root is refused even when
-it points back inside, because only so is there nothing to race with. Elsewhere the real path is compared.
+Invariant: what is opened is a regular file, reached from the root by names alone, as they are spelled. On
+POSIX each component is opened from the one before it, by the kernel where it can (`origin.openat2`), and none
+may be a symbolic link: a link inside a root is refused even when it points back inside, because only so is
+there nothing to race with. Elsewhere the real path is compared. A mount beneath a root is part of it: unlike
+a link, nobody can make one by writing into the folder.
+The root itself is opened each time, for 3 µs: a descriptor that is kept would keep a disk from being
+unmounted, and would go on showing the one that was.
 Which root a locator belongs to is decided in `origin.locators`.
 """
 
@@ -13,7 +17,12 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+
+from origin import openat2
+from origin.spelling import is_misspelled, is_real_path
 
 ON_WINDOWS = sys.platform == "win32"
 
@@ -38,6 +47,9 @@ _FILE_FLAGS = (
     | getattr(os, "O_NOCTTY", 0)
     | getattr(os, "O_BINARY", 0)
 )
+_HOW = openat2.beneath(_FILE_FLAGS)
+_HOW_IF_CACHED = openat2.beneath_if_cached(_FILE_FLAGS)
+_ROOT_IF_CACHED = openat2.anywhere_if_cached(_FOLDER_FLAGS)
 
 
 class LocatorRefused(Exception):
@@ -102,8 +114,69 @@ def open_beneath(root: Path, path: str) -> int:
     return descriptor
 
 
-def _open_by_name(root: Path, components: list[str]) -> int:
+class KnownFile(NamedTuple):
+    """A file that a thread has opened a moment ago, and the device that it was on."""
+
+    root: bytes
+    path: bytes
+    device: int
+
+
+def known_file(root: Path, path: str, status: os.stat_result) -> KnownFile | None:
+    """What `open_if_cached` needs for a file that `open_beneath` has opened; None where it can open none."""
+    if not openat2.can_ask_cache():
+        return None
+    return KnownFile(os.fsencode(root), os.fsencode(path), status.st_dev)
+
+
+def open_if_cached(known: KnownFile) -> tuple[int, os.stat_result] | None:
+    """Open a regular file again, as `open_beneath` would, if that needs no disk; otherwise None.
+
+    For the event loop: the kernel answers from its caches or not at all (RESOLVE_CACHED, openat2(2)). Only
+    for files on local file systems: to open one on a network's asks the server.
+    Raises nothing: whatever is wrong, `open_beneath` finds the words for.
+    """
+    try:
+        folder = openat2.openat2(openat2.AT_FDCWD, known.root, _ROOT_IF_CACHED)
+    except OSError:
+        return None
+    try:
+        descriptor = openat2.openat2(folder, known.path, _HOW_IF_CACHED)
+    except OSError:
+        return None
+    finally:
+        os.close(folder)
+    status = os.fstat(descriptor)
+    # Another device: something else is mounted there now, and nobody knows yet what.
+    if status.st_dev != known.device or not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        return None
+    return descriptor, status
+
+
+def _open_beneath_folder(root: Path, components: list[str]) -> int:
     folder = os.open(root, _FOLDER_FLAGS)
+    try:
+        descriptor = _descend(folder, components)
+        try:
+            if is_misspelled(folder, components):
+                raise LocatorRefused("the file is there, but spelled otherwise")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+    finally:
+        os.close(folder)
+
+
+def _descend(folder: int, components: list[str]) -> int:
+    if openat2.is_available():
+        return openat2.openat2(folder, os.fsencode("/".join(components)), _HOW)
+    return _descend_by_name(folder, components)
+
+
+def _descend_by_name(folder: int, components: list[str]) -> int:
+    folder = os.dup(folder)
     try:
         for component in components[:-1]:
             inner = os.open(component, _FOLDER_FLAGS | _NO_FOLLOW, dir_fd=folder)
@@ -118,9 +191,11 @@ def _open_real(root: Path, components: list[str]) -> int:
     """Where no folder can be opened: whoever may write into the root could still race with this."""
     real_root = os.path.realpath(root, strict=True)
     wanted = str(Path(real_root, *components))
-    if os.path.normcase(os.path.realpath(wanted, strict=True)) != os.path.normcase(wanted):
-        raise LocatorRefused("the path passes through a link")
+    if not is_real_path(real_root, components, os.path.realpath(wanted, strict=True), windows=ON_WINDOWS):
+        raise LocatorRefused("the path passes through a link, or the file is spelled otherwise")
     return os.open(wanted, _FILE_FLAGS)
 
 
-_open = _open_by_name if os.open in os.supports_dir_fd else _open_real
+_open: Callable[[Path, list[str]], int] = (
+    _open_beneath_folder if os.open in os.supports_dir_fd else _open_real
+)

@@ -9,14 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from contracts.env_file import parse_env_file
 from contracts.errors import MalformedError
+from origin.accel import Accel, load_accel
+from origin.client_address import NOBODY, TrustedProxies, parse_trusted_proxies
+from origin.limits import MAX_CONNECTIONS, MAX_COPIES
+from origin.logs import LogFormat
+from origin.stall import STALL_LIMIT_S
 
 MAX_TOKEN_TTL_KEY = "MUSIC_CLOUD_MAX_TOKEN_TTL_S"
 ROOTS_KEY = "MUSIC_CLOUD_ORIGIN_ROOTS"
 CATALOG_KEY = "MUSIC_CLOUD_CATALOG"
+TRUSTED_PROXIES_KEY = "MUSIC_CLOUD_TRUSTED_PROXIES"
+ACCEL_PREFIX_KEY = "MUSIC_CLOUD_ACCEL_PREFIX"
+ACCEL_KEY_KEY = "MUSIC_CLOUD_ACCEL_KEY"
+MAX_CONNECTIONS_KEY = "MUSIC_CLOUD_MAX_CONNECTIONS_PER_LINK"
+MAX_COPIES_KEY = "MUSIC_CLOUD_MAX_COPIES_PER_LINK"
+METRICS_NETWORKS_KEY = "MUSIC_CLOUD_METRICS_NETWORKS"
+STALL_LIMIT_KEY = "MUSIC_CLOUD_STALL_LIMIT_S"
+LOG_FORMAT_KEY = "MUSIC_CLOUD_LOG_FORMAT"
+
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))  # RFC 6890, sections 2.2.2 and 2.2.3.
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +44,11 @@ class OriginSettings:
     `roots`: the folder for each backend, by the backend's name; others have their `base_path`.
     `catalog`: the folder store that is served at `/catalog/`, if any.
     `max_token_ttl_s`: the longest remaining life of a token that is accepted, in seconds; None: any.
+    `trusted_proxies`: who is believed about a client's address.
+    `accel`: to whom of them the origin may leave the sending of files, if to any.
+    `max_connections_per_link`, `max_copies_per_link`: as in `origin.limits.LinkLimits`; 0: no limit.
+    `metrics_networks`: whose clients may read `/metrics`.
+    `stall_limit_s`, `log_format`: for whoever runs the server (`origin.serve`, `origin.logs`).
     """
 
     db_path: Path
@@ -35,6 +56,13 @@ class OriginSettings:
     roots: Mapping[str, Path] = field(default_factory=dict)
     catalog: Path | None = None
     max_token_ttl_s: int | None = None
+    trusted_proxies: TrustedProxies = NOBODY
+    accel: Accel | None = None
+    max_connections_per_link: int = MAX_CONNECTIONS
+    max_copies_per_link: int = MAX_COPIES
+    metrics_networks: tuple[IPv4Network | IPv6Network, ...] = LOOPBACK
+    stall_limit_s: int = int(STALL_LIMIT_S)
+    log_format: LogFormat = LogFormat.TEXT
 
     @classmethod
     def load(
@@ -45,24 +73,61 @@ class OriginSettings:
         roots: Mapping[str, Path | str] | None = None,
         catalog: Path | str | None = None,
         max_token_ttl_s: int | None = None,
+        trusted_proxies: str | None = None,
+        max_connections_per_link: int | None = None,
+        max_copies_per_link: int | None = None,
+        stall_limit_s: int | None = None,
+        log_format: LogFormat | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> OriginSettings:
         """The settings of an env file, each replaced by the argument where one is given.
+
+        `environment` holds keys that replace the env file's and give way to the other arguments.
 
         Raises:
             MalformedError: the env file, or one of its values, does not follow its format.
             OSError: the env file is there and cannot be read.
         """
         path = None if env_file is None else Path(env_file).absolute()
-        values = load_env_file(path)
+        values = {**load_env_file(path), **(environment or {})}
         named = parse_roots(values.get(ROOTS_KEY, "")) if roots is None else roots
         folder = catalog or values.get(CATALOG_KEY)
+        proxies = values.get(TRUSTED_PROXIES_KEY, "") if trusted_proxies is None else trusted_proxies
+        connections = parse_limit(values, MAX_CONNECTIONS_KEY, MAX_CONNECTIONS)
+        copies = parse_limit(values, MAX_COPIES_KEY, MAX_COPIES)
+        bound = {name: Path(root).absolute() for name, root in named.items()}
+        trusted = parse_trusted_proxies(proxies)
         return cls(
             db_path=Path(db_path).absolute(),
             env_file=path,
-            roots={name: Path(root).absolute() for name, root in named.items()},
+            roots=bound,
             catalog=Path(folder).absolute() if folder else None,
             max_token_ttl_s=max_token_ttl_s or parse_ttl(values.get(MAX_TOKEN_TTL_KEY)),
+            trusted_proxies=trusted,
+            accel=load_accel(values.get(ACCEL_PREFIX_KEY, ""), values.get(ACCEL_KEY_KEY, ""), trusted, bound),
+            max_connections_per_link=(
+                connections if max_connections_per_link is None else max_connections_per_link
+            ),
+            max_copies_per_link=copies if max_copies_per_link is None else max_copies_per_link,
+            metrics_networks=parse_networks(values.get(METRICS_NETWORKS_KEY, "")),
+            stall_limit_s=stall_limit_s or parse_stall_limit(values.get(STALL_LIMIT_KEY, "")),
+            log_format=log_format or parse_log_format(values.get(LOG_FORMAT_KEY, "")),
         )
+
+    def summary(self) -> dict[str, object]:
+        """What is in effect, for the log: no secret, no path, no name of a root."""
+        return {
+            "roots": len(self.roots),
+            "catalog": self.catalog is not None,
+            "max_token_ttl_s": self.max_token_ttl_s,
+            "trusted_proxies": len(self.trusted_proxies.networks) + self.trusted_proxies.is_unix_trusted,
+            "accel": self.accel is not None,
+            "max_connections_per_link": self.max_connections_per_link,
+            "max_copies_per_link": self.max_copies_per_link,
+            "metrics_networks": ",".join(map(str, self.metrics_networks)),
+            "stall_limit_s": self.stall_limit_s,
+            "log_format": self.log_format.value,
+        }
 
 
 def load_env_file(path: Path | None) -> dict[str, str]:
@@ -111,3 +176,53 @@ def parse_ttl(text: str | None) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= 12 and int(text)):
         raise MalformedError(f"{MAX_TOKEN_TTL_KEY} must be a whole number of seconds above 0, found {text!r}")
     return int(text)
+
+
+def parse_limit(values: Mapping[str, str], key: str, default: int) -> int:
+    """A limit: a whole number, where 0 means none.
+
+    Raises:
+        MalformedError: it is something else.
+    """
+    text = values.get(key, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 6):
+        raise MalformedError(f"{key} must be a whole number, 0 for no limit, found {text!r}")
+    return int(text)
+
+
+def parse_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Networks or addresses separated by commas; this machine alone when there are none; `none` is nobody.
+
+    Raises:
+        MalformedError: an entry is none, or has host bits set.
+    """
+    entries = [entry for entry in map(str.strip, text.split(",")) if entry]
+    if entries == ["none"]:
+        return ()
+    try:
+        return tuple(map(ip_network, entries)) or LOOPBACK
+    except ValueError as error:
+        raise MalformedError(f"{METRICS_NETWORKS_KEY} needs networks such as 10.0.0.0/8: {error}") from None
+
+
+def parse_stall_limit(text: str) -> int:
+    """Seconds; the default when there are none.
+
+    Raises:
+        MalformedError: it is not a whole number above 0.
+    """
+    if not text:
+        return int(STALL_LIMIT_S)
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and int(text)):
+        raise MalformedError(f"{STALL_LIMIT_KEY} must be a whole number of seconds above 0, found {text!r}")
+    return int(text)
+
+
+def parse_log_format(text: str) -> LogFormat:
+    """Raises: MalformedError, for anything but `text`, `json` or nothing."""
+    try:
+        return LogFormat(text or LogFormat.TEXT)
+    except ValueError:
+        raise MalformedError(f"{LOG_FORMAT_KEY} must be text or json, found {text!r}") from None

@@ -44,6 +44,11 @@ def test_wheel_holds_exactly_the_packages(wheel: Path) -> None:
     }
 
 
+def test_wheel_holds_the_listening_page(wheel: Path) -> None:
+    """The only file of the packages that is no program."""
+    assert zipfile.ZipFile(wheel).read("origin/listen.html") == (ROOT / "origin" / "listen.html").read_bytes()
+
+
 def test_installed_command_runs_from_another_folder(wheel: Path, tmp_path: Path) -> None:
     """A clean environment that holds the wheel, and borrows only the dependencies of this one."""
     venv.create(tmp_path / "clean", with_pip=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.tokens import verify_origin_token
+from contracts.tokens import TokenKind, verify_origin_token
 from music_cloud.cli import run
 from music_cloud.sample import add_playable_tracks
 from publisher import export_snapshot
@@ -65,6 +65,35 @@ def test_a_link_is_inspected_from_standard_input(
     assert run(["token", "inspect", "-", "--env-file", str(env_file)]) == 0
 
 
+@pytest.mark.parametrize(
+    ("kind", "life_s"), [("stream", 200 + 30 * 60), ("lease", 6 * 60 * 60), ("listen", 24 * 60 * 60)]
+)
+def test_each_kind_has_its_own_life_and_is_recognised(
+    kind: str, life_s: int, env_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create = ["token", "create", HANDLE, "--kind", kind, "--duration", "200s", "--json"]
+    assert run([*create, "--env-file", str(env_file)]) == 0
+    created = json.loads(capsys.readouterr().out)
+    assert created["kind"] == kind
+    assert run(["token", "inspect", created["token"], "--env-file", str(env_file), "--json"]) == 0
+    claims = json.loads(capsys.readouterr().out)
+    assert (claims["verdict"], claims["kind"]) == ("good", kind)
+    assert life_s - 10 <= claims["remaining_s"] <= life_s
+    others = {each.name.lower() for each in TokenKind} - {kind}
+    for other in others:
+        inspect = ["token", "inspect", created["token"], "--kind", other]
+        assert run([*inspect, "--env-file", str(env_file)]) == 1
+
+
+def test_a_listening_page_has_its_own_address(env_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    create = ["token", "create", HANDLE, "--kind", "listen", "--origin-url", "https://music.example"]
+    assert run([*create, "--env-file", str(env_file)]) == 0
+    link = capsys.readouterr().out.strip()
+    assert link.startswith("https://music.example/listen/AQM")
+    assert run(["token", "inspect", link, "--env-file", str(env_file)]) == 0
+    assert "listen" in capsys.readouterr().out
+
+
 def test_an_expired_token_is_shown_and_exits_1(
     env_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +114,8 @@ def test_an_expired_token_is_shown_and_exits_1(
         ["create", HANDLE, "--file-name", "../a.flac"],
         ["create", HANDLE, "--ttl", "forever"],
         ["create", HANDLE, "--kind", "admin"],
+        ["create", HANDLE, "--kind", "lease", "--ttl", "7h"],
+        ["create", HANDLE, "--kind", "lease", "--origin-url", "https://music.example"],
     ],
 )
 def test_what_cannot_be_signed_is_wrong_usage(
@@ -116,6 +147,15 @@ def test_a_misspelt_setting_stops_the_origin(env_file: Path, capsys: pytest.Capt
     env_file.write_text("MUSIC_CLOUD_PRIVATE_ORIGIN_SECERT=x\n")
     assert run(["origin", "--db", "x", "--env-file", str(env_file)]) == 2
     assert "did you mean MUSIC_CLOUD_PRIVATE_ORIGIN_SECRET" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["MUSIC_CLOUD_TRUSTED_PROXIES=proxy", "MUSIC_CLOUD_MAX_COPIES_PER_LINK=all"])
+def test_a_setting_that_cannot_be_used_stops_the_origin(
+    line: str, env_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env_file.write_text(f"{line}\n")
+    assert run(["origin", "--db", "x", "--env-file", str(env_file)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_a_tampered_token_exits_1_with_one_sentence(
@@ -172,6 +212,40 @@ def test_the_origin_command_serves_a_link_until_sigterm(
         assert process.wait() == 0
     assert "Traceback" not in rest
     assert link.rpartition("/")[2] not in rest
+
+
+def test_log_as_json_is_nothing_but_json(tmp_path: Path, env_file: Path) -> None:
+    """Start, a refusal, stop: each an object on a line; the settings in effect, and no secret or path."""
+    options = ["--root", f"nas-1={tmp_path}", "--catalog", str(tmp_path), "--stall-limit", "90s"]
+    with env_file.open("a") as settings:
+        settings.write("MUSIC_CLOUD_LOG_FORMAT=json\n")
+    command = [sys.executable, "-m", "music_cloud", "origin", "--db", str(tmp_path / "x.db"), "--port", "0"]
+    with subprocess.Popen(
+        [*command, *options, "--env-file", str(env_file)], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        started = json.loads(first)
+        with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+            urllib.request.urlopen(f"{started['url']}/api/private-origin/stream/x")
+        quoted = refused.value.headers["X-Request-Id"]
+        refused.value.close()
+        with urllib.request.urlopen(f"{started['url']}/metrics") as answer:
+            assert b'refusals_total{reason="malformed"} 1' in answer.read()
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        assert process.wait() == 0
+    events = [started, *map(json.loads, rest.splitlines())]
+    assert [event["event"] for event in events] == ["started", "refused", "stopped"]
+    assert (started["stall_limit_s"], started["roots"], started["catalog"]) == (90, 1, True)
+    assert (events[1]["reason"], events[1]["request_id"]) == ("malformed", quoted)
+    for hidden in (SECRET, str(tmp_path), "nas-1"):
+        assert hidden not in first + rest
+
+
+@pytest.mark.parametrize(("option", "value"), [("--stall-limit", "soon"), ("--log-format", "xml")])
+def test_an_option_that_cannot_be_used_stops_the_origin(option: str, value: str) -> None:
+    assert run(["origin", "--db", "x", option, value]) == 2
 
 
 def _handle_of(database: Path, song_id: int) -> str:

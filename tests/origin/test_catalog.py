@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from hashlib import sha256
 from pathlib import Path
 
@@ -63,6 +64,44 @@ def test_pointer_revalidates_by_the_digest_of_its_bytes(app: Litestar, store: Pa
     assert call(app, "/catalog/manifest.json", {"If-None-Match": etag}).status == 304
     (store / "manifest.json").write_bytes(MANIFEST + b" ")
     assert call(app, "/catalog/manifest.json", {"If-None-Match": etag}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("GET", {}, 200),
+        ("HEAD", {}, 200),
+        ("GET", {"Range": "bytes=10-18"}, 206),
+        ("GET", {"Range": "bytes=0-0,-1"}, 206),
+    ],
+)
+def test_digest_is_of_the_whole_blob(
+    app: Litestar, store: Path, method: str, headers: dict[str, str], status: int
+) -> None:
+    """RFC 9530, appendices B.1 to B.3, have this content and this digest, with a range and with HEAD."""
+    content = b'{"hello": "world"}\n'
+    key = blob_key(sha256(content).hexdigest())
+    (store / key).write_bytes(content)
+    answer = call(app, f"/catalog/{key}", headers, method)
+    expected = "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:"
+    assert (status, expected) == (answer.status, answer.headers["repr-digest"])
+
+
+def test_every_object_has_its_digest(app: Litestar) -> None:
+    digest = sha256(MANIFEST).hexdigest()
+    for key in ("manifest.json", f"manifests/{digest}.json"):
+        answer = call(app, f"/catalog/{key}", {"Want-Repr-Digest": "sha-512=10"})
+        assert digest == b64decode(answer.headers["repr-digest"].split(":")[1]).hex()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"If-None-Match": "*"}, 304), ({"If-Match": '"x"'}, 412), ({"Range": "bytes=-0"}, 416)],
+)
+def test_no_digest_of_what_is_not_sent(app: Litestar, headers: dict[str, str], status: int) -> None:
+    """RFC 9110, section 15.4.5: 304 SHOULD NOT have it; and an error's body is another representation."""
+    answer = call(app, "/catalog/manifest.json", headers)
+    assert (status, False) == (answer.status, "repr-digest" in answer.headers)
 
 
 def test_other_names_of_the_layout(app: Litestar) -> None:

@@ -1,6 +1,8 @@
-"""20,000 hostile tokens, paths and headers: no 500, and no byte that the link does not grant.
+"""Hostile tokens, paths, headers and bodies: no 500, and no byte that the link does not grant.
 
-In-process, in one event loop, from a fixed seed; a few hundred go over a real socket as raw bytes.
+In-process, from fixed seeds, with the requests and the checks of `tests.fuzz.origin_requests`: a few thousand
+each time, 100,000 by `make soak`; tokens and paths by hypothesis; a few hundred over a real socket as raw
+bytes.
 """
 
 from __future__ import annotations
@@ -10,141 +12,143 @@ import random
 import socket
 from collections.abc import Iterator
 from contextlib import closing
-from urllib.parse import quote, urlsplit
+from pathlib import Path
+from urllib.parse import urlsplit
 
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contracts.best_source import LISTEN_PATH, RENEW_PATH
 from contracts.tokens import create_origin_token
 from origin import STREAM_PATH
-from tests.origin.asgi import Answer, ask
-from tests.origin.conftest import NOW, SECRET, Nas, content_of, link, origin_app
+from tests.fuzz.origin_requests import FORMS, LONG, Request, Target, attack, captured_log, send_hostile
+from tests.origin.conftest import NOW, SECRET, Nas, content_of, link, make_nas, stream
 
-CONTENT = content_of(500)
-OUTSIDE = b"never to be served, neither this nor any part of it"
-ALLOWED = {200, 204, 206, 304, 400, 401, 404, 405, 410, 412, 416}
-TOKENS, LOCATORS, HEADERS, PATHS = 6_000, 5_000, 7_000, 2_000
-
-_URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-_NASTY = [
-    "..", ".", "", "/", "\\", "\0", "%2e%2e", "%2F", "~", "a.mp3", "music", "outside.txt", "linked",
-    "link.mp3",
-    "etc", "passwd", "proc", "self", "loc:", "loc:1.00000000", "C:", "CON", "：", "\ud800", "\U0001f3b5", " ",
-    "a.mp3\n", "file:", "//", "*",
-]  # fmt: skip
+HERE = ("127.0.0.1", 9)
 
 
-def hostile_tokens(rng: random.Random, good: str) -> Iterator[bytes]:
-    """Good tokens with something changed, and text that never was one."""
-    for _ in range(TOKENS):
-        text = list(good)
-        whim = rng.randrange(6)
-        at = rng.randrange(len(text))
-        if whim == 0:
-            text[at] = rng.choice(_URL.replace(text[at], ""))
-        elif whim == 1:
-            del text[at:]
-        elif whim == 2:
-            text.insert(at, rng.choice(_URL + "=+/%.~ "))
-        elif whim == 3:
-            text[at] = chr(rng.randrange(256))
-            if "".join(text) == good:
-                continue
-        elif whim == 4:
-            text = [rng.choice(_URL) for _ in range(rng.randrange(3000))]
-        else:
-            text = [chr(rng.randrange(1, 256)) for _ in range(rng.randrange(200))]
-        yield (STREAM_PATH + "".join(text)).encode("latin-1")
+@pytest.fixture
+def target(nas: Nas) -> Target:
+    return Target(nas)
 
 
-def hostile_locators(rng: random.Random, roots: list[str]) -> Iterator[str]:
-    """What a caller with the secret might sign: the token is good, the locator is not."""
-    for _ in range(LOCATORS):
-        parts = [rng.choice([*_NASTY, *roots]) for _ in range(rng.randrange(1, 7))]
-        locator = rng.choice(["/", "", "\\"]).join(parts)
-        locator = locator.encode("utf-8", "ignore").decode()[:300]
-        if locator:
-            yield locator
+def test_a_few_thousand_hostile_requests(target: Target) -> None:
+    """Every one is answered, with a status of the table, completely; every endpoint is among them."""
+    statuses = attack(target, 20_260_101, lambda number: number < 6000)
+    assert sum(statuses.values()) == 6000
+    assert {200, 204, 206, 304, 400, 401, 404, 405, 410, 412, 413, 415, 416} <= statuses.keys()
 
 
-def hostile_headers(rng: random.Random, etag: str) -> Iterator[dict[str, str]]:
-    pieces = [
-        "bytes", "items", "=", "-", ",", " ", "\t", "0", "1", "499", "500", "501", "9" * 30, "9" * 5000, "*",
-        '"', "W/", etag, "Sun, 06 Nov 1994 08:49:37 GMT", "é", ";", "a", "bytes=", "0-0", "-1", "-0", "1-",
-    ]  # fmt: skip
-    names = ["Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"]
-    for _ in range(HEADERS):
-        yield {
-            name: "".join(rng.choice(pieces) for _ in range(rng.randrange(1, 9)))
-            for name in rng.sample(names, rng.randrange(1, 4))
-        } | (
-            {"Range": "bytes=" + "".join(rng.choice(pieces) for _ in range(5))} if rng.random() < 0.5 else {}
-        )
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(4))
+def test_a_hundred_thousand_hostile_requests(target: Target, seed: int) -> None:
+    """In four, so that each begins with threads and connections of its own."""
+    assert sum(attack(target, seed, lambda number: number < 25_000).values()) == 25_000
 
 
-def hostile_paths(rng: random.Random) -> Iterator[bytes]:
-    prefixes = [STREAM_PATH, "/catalog/", "/api/private-origin/", "/", "//", "/healthz/", "/catalog/blobs/"]
-    for _ in range(PATHS):
-        parts = [rng.choice(_NASTY) for _ in range(rng.randrange(6))]
-        path = rng.choice(prefixes) + "/".join(parts)
-        yield quote(path.encode("utf-8", "ignore"), safe=rng.choice(["/", "/%", "/%.:"])).encode()
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Target, asyncio.Runner]]:
+    """One origin and one loop for all the examples of hypothesis."""
+    with asyncio.Runner() as runner:
+        yield Target(make_nas(Path(tmp_path_factory.mktemp("nas")))), runner
 
 
-def refused(answer: Answer) -> None:
-    assert answer.status in ALLOWED - {200, 206}, answer
-    assert OUTSIDE[:10] not in answer.body
-    assert CONTENT[:10] not in answer.body
+GOOD = create_origin_token(SECRET, "loc:1.00000000", NOW + 600)
+# Text of any kind; and a good token with text in the place of any part of it.
+TOKENS = st.text() | st.builds(
+    lambda at, length, text: GOOD[:at] + text + GOOD[at + length :],
+    st.integers(0, len(GOOD)),
+    st.integers(0, 8),
+    st.text(st.characters(codec="latin-1"), max_size=8) | st.text("AQEIMxyz-_=%.0", max_size=8),
+)
+PATHS = st.builds(
+    lambda prefix, parts: prefix + "/".join(parts),
+    st.sampled_from(
+        [STREAM_PATH, LISTEN_PATH, RENEW_PATH, "/catalog/", "/metrics", "/readyz", "/healthz", "/"]
+    ),
+    st.lists(
+        st.text(max_size=20) | st.sampled_from(["..", ".", "%2e%2e", "%2F", "%00", "secret.txt"]), max_size=5
+    ),
+)
 
 
-def granted(answer: Answer) -> None:
-    """Only bytes of the one file, and as many as the headers say."""
-    assert answer.status in ALLOWED, answer
-    if answer.status == 206:
-        first, _, rest = answer.headers["content-range"].removeprefix("bytes ").partition("-")
-        assert CONTENT[int(first) : int(rest.partition("/")[0]) + 1] == answer.body
-    elif answer.status == 200:
-        assert answer.body == CONTENT
-    else:
-        assert CONTENT[:10] not in answer.body
-    if answer.status != 304:
-        assert str(len(answer.body)) == answer.headers["content-length"]
+def attempt(shared: tuple[Target, asyncio.Runner], path: str, method: str = "GET", token: str = "") -> None:
+    target, runner = shared
+    raw = path.encode("utf-8", "surrogatepass")
+    with captured_log() as log:
+        runner.run(send_hostile(target, Request(method, raw, {}, b"", HERE, token), log))
 
 
-def test_twenty_thousand_hostile_requests(nas: Nas) -> None:
-    """Every one is answered, with a status of the table, completely."""
-    handle = nas.add("a.mp3", CONTENT)
-    (nas.folder / "outside.txt").write_bytes(OUTSIDE)
-    (nas.music / "link.mp3").symlink_to(nas.folder / "outside.txt")
-    (nas.music / "linked").symlink_to(nas.folder)
-    (nas.folder / "store").mkdir()
-    app = origin_app(nas, catalog=nas.folder / "store")
-    rng = random.Random(20_260_101)
-    good = create_origin_token(SECRET, handle, NOW + 600)
+@given(TOKENS)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_token_but_a_good_one_is_refused(shared: tuple[Target, asyncio.Runner], token: str) -> None:
+    attempt(shared, STREAM_PATH + token, token=token)
 
-    async def attack() -> int:
-        answered = 0
-        etag = (await ask(app, link(handle))).headers["etag"]
-        for path in hostile_tokens(rng, good):
-            refused(await ask(app, path))
-            answered += 1
-        for locator in hostile_locators(rng, [str(nas.music), str(nas.folder), "/etc/passwd"]):
-            answer = await ask(app, link(locator))
-            assert answer.status in (200, 404), (locator, answer)
-            assert answer.body == CONTENT or answer.status == 404
-            answered += 1
-        for headers in hostile_headers(rng, etag):
-            granted(await ask(app, link(handle), headers))
-            answered += 1
-        for path in hostile_paths(rng):
-            answer = await ask(app, path, method=rng.choice(["GET", "HEAD", "OPTIONS", "POST"]))
-            assert answer.complete and answer.status in ALLOWED, (path, answer)
-            assert answer.status != 200 or answer.body in (b"", b'{"status":"ok"}'), (path, answer)
-            answered += 1
-        return answered
 
-    assert asyncio.run(attack()) > 19_900
+@given(PATHS, st.sampled_from(["GET", "HEAD", "POST", "OPTIONS", "PROPFIND"]))
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_path_is_answered_with_nothing(
+    shared: tuple[Target, asyncio.Runner], path: str, method: str
+) -> None:
+    attempt(shared, path, method)
+
+
+@pytest.mark.soak
+@given(TOKENS)
+@settings(max_examples=20_000, suppress_health_check=list(HealthCheck))
+def test_very_many_tokens(shared: tuple[Target, asyncio.Runner], token: str) -> None:
+    attempt(shared, STREAM_PATH + token, token=token)
+
+
+@pytest.mark.soak
+@given(PATHS, st.sampled_from(["GET", "HEAD", "POST", "OPTIONS", "PROPFIND"]))
+@settings(max_examples=20_000, suppress_health_check=list(HealthCheck))
+def test_very_many_paths(shared: tuple[Target, asyncio.Runner], path: str, method: str) -> None:
+    attempt(shared, path, method)
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("a.mp3", 200),
+        ("hard.mp3", 200),  # A second link is a file of the root like any other.
+        (LONG, 200),
+        (FORMS, 200),
+        ("link.mp3", 404),
+        ("linked/secret.txt", 404),
+        ("loop", 404),
+        ("pipe.mp3", 404),
+        ("zero.mp3", 404),
+        ("../secret.txt", 404),
+        ("../music/a.mp3", 404),
+        (LONG + "x", 404),
+        ("n/" * 400 + "n", 404),
+        (".", 404),
+    ],
+)
+def test_what_lies_around_a_root(target: Target, name: str, status: int) -> None:
+    """Whoever has the secret and signs these gets regular files beneath the root, and nothing else."""
+    assert stream(target.app, name).status == status
+    assert stream(target.app, f"{target.nas.music}/{name}").status == status
+
+
+def test_a_fifo_and_a_device_keep_nobody_waiting(target: Target) -> None:
+    """More of them than a root has threads: to open one for reading would wait for a writer."""
+
+    async def ask_often() -> None:
+        with captured_log() as log:
+            for name in ("pipe.mp3", "zero.mp3"):
+                path = link(name).encode()
+                request = Request("GET", path, {}, b"", HERE, "")
+                await asyncio.gather(*(send_hostile(target, request, log) for _ in range(40)))
+
+    asyncio.run(asyncio.wait_for(ask_often(), 20))
 
 
 def test_raw_bytes_over_a_socket(nas: Nas, base_url: str) -> None:
     """What no client library would send. The server answers 4xx or hangs up, and goes on serving."""
-    nas.add("a.mp3", CONTENT)
+    nas.add("a.mp3", content_of(500))
     rng = random.Random(3)
     parts = urlsplit(base_url)
     address = (parts.hostname or "", parts.port or 0)
@@ -153,6 +157,9 @@ def test_raw_bytes_over_a_socket(nas: Nas, base_url: str) -> None:
         b"GET /../../../../etc/passwd HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET /api/private-origin/stream/%2e%2e%2f%00\xff HTTP/1.1\r\nHost: \xff\r\n\r\n",
         b"HEAD http://other/catalog/manifest.json HTTP/1.0\r\n\r\n",
+        b"POST /api/private-origin/renew HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        b'Content-Length: 13\r\n\r\n{"lease":"x"}',
+        b"GET /metrics HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: ::1\r\n\r\n",
     ]
     for _ in range(300):
         request = bytearray(rng.choice(seeds))

@@ -24,6 +24,22 @@ def test_location_is_found(nas: Nas) -> None:
     assert ("nas-1", "nas", str(nas.music), "a/b.mp3") == found
 
 
+def test_song_is_found(nas: Nas) -> None:
+    """As bytes that need be no text, and as nothing where the catalogue has nothing."""
+    handle = parse_handle(nas.add("a/b.mp3", b"x"))
+    assert Catalogue(nas.db_path).find_song(handle) == ("x", "", "")
+    nas.execute("UPDATE songs SET name = ?, singers = CAST(? AS TEXT), metadata_json = 7", "夜", b"a\xff")
+    assert Catalogue(nas.db_path).find_song(handle) == ("夜", "a\N{REPLACEMENT CHARACTER}", "7")
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM songs", "UPDATE file_locations SET status = 'missing'"])
+def test_song_of_a_location_that_is_gone_is_none(nas: Nas, change: str) -> None:
+    handle = parse_handle(nas.add("a.mp3", b"x"))
+    nas.execute(change)
+    with pytest.raises(LocatorRefused):
+        Catalogue(nas.db_path).find_song(handle)
+
+
 @pytest.mark.parametrize(
     "change",
     [

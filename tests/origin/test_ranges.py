@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from origin.ranges import MAX_RANGES, ByteRange, parse_ranges
+from origin.ranges import MAX_RANGES, ByteRange, coalesce, parse_ranges
 
 
 @pytest.mark.parametrize(
@@ -90,3 +92,60 @@ def test_no_text_raises(header: str, size_bytes: int) -> None:
 
 def test_length() -> None:
     assert ByteRange(3, 3).length_bytes == 1
+
+
+@pytest.mark.parametrize(
+    ("section", "ranges", "expected"),
+    [
+        ("14.1.2", [(500, 600), (601, 999)], [(500, 999)]),
+        ("14.1.2", [(500, 700), (601, 999)], [(500, 999)]),
+        ("15.3.7.2", [(0, 9)], [(0, 9)]),
+        # "… that overlap", also when one lies in the other, and "regardless of the order".
+        ("15.3.7.2", [(0, 999), (5, 9)], [(0, 999)]),
+        ("15.3.7.2", [(5, 9), (0, 999)], [(0, 999)]),
+        ("15.3.7.2", [(601, 999), (500, 600)], [(500, 999)]),
+        # "… or that are separated by a gap that is smaller than the overhead of sending multiple parts",
+        # "around 80 bytes".
+        ("15.3.7.2", [(0, 9), (90, 99)], [(0, 99)]),
+        ("15.3.7.2", [(0, 9), (91, 99)], [(0, 9), (91, 99)]),
+        # "… in the same order that the corresponding range-spec appeared in the received Range header field,
+        # excluding those ranges that were … coalesced into other ranges."
+        ("15.3.7.2", [(5000, 5009), (0, 9)], [(5000, 5009), (0, 9)]),
+        ("15.3.7.2", [(9000, 9009), (0, 9), (9010, 9019), (5, 19)], [(9000, 9019), (0, 19)]),
+        ("17.15", [(0, 9999)] * MAX_RANGES, [(0, 9999)]),
+    ],
+)
+def test_coalesced(section: str, ranges: list[tuple[int, int]], expected: list[tuple[int, int]]) -> None:
+    """The sentences in quotes are those of the section."""
+    assert expected == coalesce([ByteRange(*bounds) for bounds in ranges]), section
+
+
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 300)), max_size=16))
+def test_coalesced_ranges_hold_each_byte_once(asked: list[tuple[int, int]]) -> None:
+    """All that was asked for, no gap that was worth leaving out, and no byte twice."""
+    ranges = [ByteRange(first, first + length) for first, length in asked]
+    found = coalesce(ranges)
+    bytes_of = [byte for first, last in found for byte in range(first, last + 1)]
+    wanted = {byte for first, last in ranges for byte in range(first, last + 1)}
+    assert wanted <= set(bytes_of)
+    assert len(bytes_of) == len(set(bytes_of))
+    in_file = sorted(found)
+    assert all(later.first - earlier.last > 81 for earlier, later in pairwise(in_file))
+    # Nothing was added but gaps: each end is an end of a range that was asked for.
+    assert {first for first, _ in found} <= {first for first, _ in ranges}
+    assert {last for _, last in found} <= {last for _, last in ranges}
+
+
+def test_merging_looks_at_each_range_a_few_times() -> None:
+    """CVE-2025-62727 was a merge that compared each range with all others."""
+    compared = 0
+
+    class Counted(int):
+        def __le__(self, other: int) -> bool:
+            nonlocal compared
+            compared += 1
+            return int(self) <= int(other)
+
+    ranges = [ByteRange(Counted(1000 * number), 1000 * number) for number in range(5000)]
+    assert ranges == coalesce(ranges)
+    assert compared < 3 * len(ranges)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ import pytest
 from contracts.errors import MalformedError
 from contracts.tokens import create_origin_token
 from origin import OriginSettings, create_app, parse_roots
+from origin.client_address import NOBODY, parse_trusted_proxies
 from origin.key_source import KeySource
+from origin.logs import LogFormat
+from origin.settings import LOOPBACK
 from tests.origin.asgi import call
 from tests.origin.conftest import NOW, Nas, link
 
@@ -43,6 +47,48 @@ def test_env_file_and_arguments(env_file: Path) -> None:
     assert ({"x": Path("/y")}, Path("/z"), 1) == (given.roots, given.catalog, given.max_token_ttl_s)
 
 
+def test_limits_and_proxies(env_file: Path) -> None:
+    """Arguments before the environment, that before the env file, that before the defaults; 0 is none."""
+    plain = OriginSettings.load("/db", env_file)
+    assert (plain.trusted_proxies, plain.max_connections_per_link, plain.max_copies_per_link) == (
+        NOBODY, 16, 20,
+    )  # fmt: skip
+    env_file.write_text(
+        "MUSIC_CLOUD_TRUSTED_PROXIES=127.0.0.1,unix\n"
+        "MUSIC_CLOUD_MAX_CONNECTIONS_PER_LINK=0\nMUSIC_CLOUD_MAX_COPIES_PER_LINK=5\n"
+    )
+    read = OriginSettings.load("/db", env_file)
+    assert read.trusted_proxies == parse_trusted_proxies("unix, 127.0.0.1")
+    assert (read.max_connections_per_link, read.max_copies_per_link) == (0, 5)
+    environment = {"MUSIC_CLOUD_MAX_COPIES_PER_LINK": "6", "MUSIC_CLOUD_TRUSTED_PROXIES": "10.0.0.0/8"}
+    above = OriginSettings.load("/db", env_file, environment=environment)
+    assert (above.trusted_proxies, above.max_copies_per_link) == (parse_trusted_proxies("10.0.0.0/8"), 6)
+    given = OriginSettings.load(
+        "/db", env_file, environment=environment, trusted_proxies="", max_copies_per_link=0
+    )
+    assert (given.trusted_proxies, given.max_copies_per_link) == (NOBODY, 0)
+
+
+def test_monitoring_and_the_server(env_file: Path) -> None:
+    """Arguments before the environment, that before the env file, that before the defaults."""
+    plain = OriginSettings.load("/db", env_file)
+    assert (plain.metrics_networks, plain.stall_limit_s, plain.log_format) == (LOOPBACK, 60, LogFormat.TEXT)
+    env_file.write_text(
+        "MUSIC_CLOUD_METRICS_NETWORKS=10.0.0.0/8, fd00::1\nMUSIC_CLOUD_STALL_LIMIT_S=90\n"
+        "MUSIC_CLOUD_LOG_FORMAT=json\n"
+    )
+    read = OriginSettings.load("/db", env_file)
+    assert read.metrics_networks == (ip_network("10.0.0.0/8"), ip_network("fd00::1/128"))
+    assert (read.stall_limit_s, read.log_format) == (90, LogFormat.JSON)
+    environment = {"MUSIC_CLOUD_METRICS_NETWORKS": "none", "MUSIC_CLOUD_STALL_LIMIT_S": "91"}
+    above = OriginSettings.load("/db", env_file, environment=environment)
+    assert (above.metrics_networks, above.stall_limit_s) == ((), 91)
+    given = OriginSettings.load(
+        "/db", env_file, environment=environment, stall_limit_s=5, log_format=LogFormat.TEXT
+    )
+    assert (given.stall_limit_s, given.log_format) == (5, LogFormat.TEXT)
+
+
 def test_missing_env_file_means_defaults(env_file: Path) -> None:
     settings = OriginSettings.load("/db", env_file)
     assert (settings.roots, settings.catalog, settings.max_token_ttl_s) == ({}, None, None)
@@ -55,7 +101,22 @@ def test_malformed_roots(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["no assignment", "MUSIC_CLOUD_MAX_TOKEN_TTL_S=1h", "MUSIC_CLOUD_MAX_TOKEN_TTL_S=0", "A=\udcff"]
+    "text",
+    [
+        "no assignment",
+        "MUSIC_CLOUD_MAX_TOKEN_TTL_S=1h",
+        "MUSIC_CLOUD_MAX_TOKEN_TTL_S=0",
+        "MUSIC_CLOUD_MAX_COPIES_PER_LINK=-1",
+        "MUSIC_CLOUD_MAX_CONNECTIONS_PER_LINK=many",
+        "MUSIC_CLOUD_TRUSTED_PROXIES=proxy.example",
+        "MUSIC_CLOUD_METRICS_NETWORKS=localhost",
+        "MUSIC_CLOUD_METRICS_NETWORKS=10.0.0.1/8",
+        "MUSIC_CLOUD_METRICS_NETWORKS=none,10.0.0.0/8",
+        "MUSIC_CLOUD_STALL_LIMIT_S=0",
+        "MUSIC_CLOUD_STALL_LIMIT_S=1m",
+        "MUSIC_CLOUD_LOG_FORMAT=JSON",
+        "A=\udcff",
+    ],
 )
 def test_malformed_env_file_is_an_error_at_start(env_file: Path, text: str) -> None:
     env_file.write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -147,7 +208,7 @@ def test_unexpected_error_shows_nothing(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("/volume1/music/secret.mp3")
 
-    monkeypatch.setattr("origin.stream.verify_origin_token", fail)
+    monkeypatch.setattr("origin.gate.verify_origin_token", fail)
     answer = call(app, link("loc:1.00000000"))
     assert (answer.status, answer.headers["cache-control"]) == (500, "no-store")
     assert b"secret.mp3" not in answer.body

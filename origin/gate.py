@@ -1,0 +1,103 @@
+"""Who is let in: the one place that decides what a token is worth to the client that shows it.
+
+Invariant: 503 without a secret, then 401, then 410, and nothing is looked up before that. A refusal does not
+say which of its reasons it was; `refusals` counts and logs it, when the endpoint notes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from contracts.errors import (
+    BadSignature,
+    ExpiredToken,
+    MalformedToken,
+    NotYetValid,
+    TokenError,
+    UnknownKey,
+    WrongKind,
+)
+from contracts.keyring import KeyRing
+from contracts.tokens import OriginClaims, TokenKind, verify_origin_token
+from origin.client_address import NOBODY, TrustedProxies, client_address, is_inside
+from origin.key_source import KeySource
+from origin.refusals import Reason, Refusals
+
+if TYPE_CHECKING:
+    from litestar.types import HTTPScope
+
+SECRET_IN_STATE = "private_origin_secret"
+
+_REASONS = {
+    MalformedToken: Reason.MALFORMED,
+    UnknownKey: Reason.UNKNOWN_KEY,
+    BadSignature: Reason.BAD_SIGNATURE,
+    WrongKind: Reason.WRONG_KIND,
+    NotYetValid: Reason.NOT_YET_VALID,
+}
+
+
+class Refused(Exception):
+    """A request that is not let in, the status to answer and the reason to count; its text is for the log."""
+
+    def __init__(self, status: int, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.reason = reason
+
+
+class Gate:
+    """Decides with the keys of the moment; `clock` gives Unix seconds."""
+
+    def __init__(
+        self,
+        keys: KeySource,
+        clock: Callable[[], float],
+        max_token_ttl_s: int | None = None,
+        trusted_proxies: TrustedProxies = NOBODY,
+    ) -> None:
+        self.clock = clock
+        self.max_token_ttl_s = max_token_ttl_s
+        self.refusals = Refusals()
+        self._keys = keys
+        self._trusted_proxies = trusted_proxies
+
+    async def ring(self, scope: HTTPScope) -> KeyRing:
+        """The keys that count now.
+
+        Raises:
+            Refused: 503, there is no secret.
+        """
+        state: Any = scope["litestar_app"].state
+        ring = await self._keys.ring(state.get(SECRET_IN_STATE))
+        if ring is None:
+            raise Refused(503, Reason.NO_SECRET, "the origin has no secret")
+        return ring
+
+    def admit(
+        self, ring: KeyRing, scope: HTTPScope, token: str, now: float, kind: TokenKind = TokenKind.STREAM
+    ) -> OriginClaims:
+        """What a token of this kind asserts, when it counts for this client.
+
+        Raises:
+            Refused: 401 or 410.
+        """
+        try:
+            claims = verify_origin_token(ring, token, now, kind=kind)
+        except ExpiredToken as error:
+            raise Refused(410, Reason.EXPIRED, str(error)) from None
+        except TokenError as error:
+            raise Refused(401, _REASONS[type(error)], str(error)) from None
+        if self.max_token_ttl_s is not None and claims.expires_at - now > self.max_token_ttl_s:
+            detail = f"the token lives longer than {self.max_token_ttl_s} s"
+            raise Refused(401, Reason.TOO_LONG_LIFE, detail)
+        if claims.client_network:
+            client = client_address(scope["client"], scope["headers"], self._trusted_proxies)
+            if not is_inside(claims.client_network, client):
+                raise Refused(401, Reason.NETWORK, "the client is not in the token's network")
+        return claims
+
+    def note(self, refusal: Refused) -> None:
+        """Count and log a refusal; whoever answers it calls this, once."""
+        self.refusals.note(refusal.reason, refusal.status, str(refusal))
