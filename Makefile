@@ -4,11 +4,11 @@ PYTHON_IN_VENV := .venv/bin/python
 UV ?= uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench up soak lock clean
+.PHONY: help setup demo test check bench bench-origin up soak lock clean
 
 help:
 	@echo "Targets:"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
 
 setup:
 	@scripts/setup.sh
@@ -28,6 +28,10 @@ check: setup  ## lint, formatting and types only
 bench: setup  ## measure the figures that the docs quote, and draw them
 	@scripts/setup.sh bench
 	$(PYTHON_IN_VENV) -m benchmarks
+
+bench-origin: setup  ## measure the origin beside nginx, Caddy and Starlette (needs a C compiler)
+	@scripts/setup.sh tools
+	$(PYTHON_IN_VENV) -m benchmarks.origin
 
 up: setup  ## keep a local S3 server (and nginx in front, if there is one) running
 	@exec $(PYTHON_IN_VENV) -m localstack up

@@ -42,6 +42,10 @@ class EquivocationError(ContractError):
     """Another history than the one seen before: another repository, or two manifests with one sequence."""
 
 
+class SignatureError(ContractError):
+    """What should be signed is not, by no key that is trusted, or by a key that must not be used any more."""
+
+
 class SourceError(ContractError):
     """The authoritative catalogue cannot be read, or is not a catalogue."""
 

@@ -7,8 +7,10 @@ the same two databases make the same blobs. How a delta is applied: contracts/pa
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from threading import Lock
 from typing import BinaryIO
 
@@ -106,10 +108,14 @@ def encode_delta(
         return encode_batch(batch, old, new, effort)
 
     executor = ThreadPoolExecutor(_WORKERS, "delta")
+    starts = iter(range(0, len(pages), batch_pages))
+    # No more than this waits for a slow reader of the blobs.
+    encoding = deque(executor.submit(encode, start) for start in islice(starts, _WORKERS + 1))
     try:
         blob = BLOB_MAGIC
-        for batch in executor.map(encode, range(0, len(pages), batch_pages)):
-            blob += batch
+        while encoding:
+            blob += encoding.popleft().result()
+            encoding.extend(executor.submit(encode, start) for start in islice(starts, 1))
             if len(blob) >= BLOB_BYTES:
                 yield blob
                 blob = BLOB_MAGIC

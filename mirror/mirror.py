@@ -1,8 +1,9 @@
-"""A mirror: poll the pointer, decide, fetch, verify, swap.
+"""A mirror: poll the pointer, have it proven, decide, fetch, verify, swap.
 
 Invariant: whatever fails, the generation that is served stays; what was believed is on disk before the first
 byte is fetched for it, so that no restart makes the mirror believe less. Deltas only save bytes: what cannot
-be had by them is had by the keyframe. The decision is mirror/trust.py's, the swap mirror/generations.py's.
+be had by them is had by the keyframe. Nothing of a pointer is decoded before a trusted key has signed it,
+unless the mirror was told to do without. The decision is mirror/trust.py's, the swap mirror/generations.py's.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import errno
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from contracts.digests import digest_bytes
 from contracts.errors import (
     AccessDenied,
     ConflictError,
@@ -28,19 +30,23 @@ from contracts.errors import (
     DigestMismatchError,
     MalformedError,
     ObjectMissing,
+    SignatureError,
     StoreError,
 )
 from contracts.layout import POINTER_KEY
 from contracts.manifest import MANIFEST_MAX_BYTES, Manifest
+from contracts.minisign import PublicKey, parse_public_key
 from contracts.read_model import DATABASE_NAME, verify_schema
 from contracts.route import Route, plan_route
-from mirror.generations import Current, Generations, open_database
+from mirror.generations import Current, Generations, Held, open_database
+from mirror.keys import Keys, Proof
+from mirror.signatures import fetch_proof
 from mirror.trust import DATABASE_MAX_BYTES, Seen, verify_fresh, verify_pointer
 from stores.base import ReadableStore, read_whole
 from stores.files import verify_space
 from stores.locks import exclusive_lock
 from stores.progress import Progress
-from stores.restore import restore_database
+from stores.restore import restore_database, verify_database
 
 # A blob may be deleted while an old pointer is still in a cache: ask again before raising an alarm.
 _POINTER_TRIES = 3
@@ -55,7 +61,8 @@ class SyncResult:
     """What a sync did: "stale" means that a cache served an older pointer, and nothing was changed.
 
     `downloaded_bytes` are those of blobs, also of blobs that were of no use. `fallback`, when there is one,
-    says in a sentence why the deltas could not be used, so that the keyframe was fetched instead.
+    says in a sentence why the deltas could not be used, so that the keyframe was fetched instead. `signed_by`
+    is the id of the key that signed the newest manifest believed; None when the mirror is not told to ask.
     """
 
     outcome: Outcome
@@ -63,6 +70,7 @@ class SyncResult:
     downloaded_bytes: int
     seconds: float
     fallback: str | None = None
+    signed_by: str | None = None
 
 
 @dataclass
@@ -82,7 +90,12 @@ class Mirror:
     """A read-only copy of the catalogue in a folder.
 
     `store` is needed only to sync: a website that reads what another process keeps in sync leaves it out.
+    Whoever syncs says whom to believe: `public_keys`, of which one must have signed (the lines `RW…` that
+    `music-cloud keygen` prints), or `unsigned=True`: everybody who can write to the store or stand between.
     `smoke_query`, when given, must run on a new database before it is served.
+    Raises:
+        SignatureError: when there is a store, and neither of the two or both.
+        MalformedError: when what should be a public key is none.
     """
 
     def __init__(
@@ -90,13 +103,23 @@ class Mirror:
         target_dir: Path | str,
         store: ReadableStore | None = None,
         *,
+        public_keys: Sequence[PublicKey | str] = (),
+        unsigned: bool = False,
         database_max_bytes: int = DATABASE_MAX_BYTES,
         smoke_query: str | None = None,
         progress: Progress | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC).replace(microsecond=0),
     ) -> None:
+        if store is not None and bool(public_keys) == unsigned:
+            raise SignatureError(
+                "a mirror pins the public keys of its publisher (public_keys), or says that it believes "
+                "whatever the store serves (unsigned): one of the two"
+            )
         self._generations = Generations(Path(target_dir))
         self._store = store
+        self._pinned = [
+            parse_public_key(key) if isinstance(key, str) else key for key in _as_list(public_keys)
+        ]
         self._database_max_bytes = database_max_bytes
         self._smoke_query = smoke_query
         self._progress = progress or Progress()
@@ -117,14 +140,17 @@ class Mirror:
         return self._generations.load_current()
 
     def reset_trust(self) -> None:
-        """Forget what was seen, by hand, after the repository was meant to begin anew."""
+        """Forget what was seen, by hand, after the repository was meant to begin anew.
+
+        Which keys have handed over is forgotten too: pin the newest.
+        """
         self._generations.forget_seen()
 
     def sync(self) -> SyncResult:
         """Serve what the store publishes now, fetching it if need be.
 
         Raises:
-            ExpiredError, RollbackError, EquivocationError, MalformedError, UnsupportedError,
+            SignatureError, ExpiredError, RollbackError, EquivocationError, MalformedError, UnsupportedError,
             DigestMismatchError: what the store serves is not to be believed; the served generation stays.
             ConflictError: another process is syncing this folder.
             ObjectMissing, AccessDenied, StoreUnavailable, StoreError: as the store does.
@@ -143,8 +169,10 @@ class Mirror:
         current = self._generations.load_current()
         if current is None:
             raise ObjectMissing(DATABASE_NAME, str(self._generations.folder))
+        seen = self._generations.load_seen()
+        signer = None if seen is None or seen.signed_by is None else parse_public_key(seen.signed_by).key_id
         seconds = time.monotonic() - started
-        return SyncResult(outcome, current, download.downloaded_bytes, seconds, download.fallback)
+        return SyncResult(outcome, current, download.downloaded_bytes, seconds, download.fallback, signer)
 
     def _sync(self, store: ReadableStore, download: _Download) -> Outcome:
         for tries_left in reversed(range(_POINTER_TRIES)):
@@ -158,10 +186,12 @@ class Mirror:
     def _follow_pointer(self, store: ReadableStore, download: _Download, is_last_try: bool) -> Outcome:
         now = self._now()
         seen = self._load_seen(now)
+        keys = Keys(self._pinned, seen.followed if seen else ()) if self._pinned else None
         current = self._generations.load_intact_current()
         is_whole = (
             current is not None
             and seen is not None
+            and (keys is None or keys.is_current(seen.signed_by))
             and current.sequence == seen.sequence
             and self._generations.has_database(current.database)
         )
@@ -171,11 +201,13 @@ class Mirror:
             verify_fresh(current.sequence, current.expires_at, now)
             self._confirm(seen, now)
             return "unchanged"
-        trusted = verify_pointer(read_whole(reading, MANIFEST_MAX_BYTES), seen, now, self._database_max_bytes)
+        stored = read_whole(reading, MANIFEST_MAX_BYTES)
+        proof = _prove(store, stored, seen, keys, is_last_try)
+        trusted = verify_pointer(stored, seen, now, self._database_max_bytes, proof)
         if trusted is None:
             return "stale"
         manifest, etag = trusted.manifest, reading.info.etag
-        if seen is not None and trusted.digest == seen.digest:
+        if seen is not None and replace(trusted.seen, confirmed_at=seen.confirmed_at) == seen:
             self._confirm(seen, now)
         else:
             self._generations.store_seen(trusted.seen)
@@ -218,19 +250,24 @@ class Mirror:
         self, store: ReadableStore, manifest: Manifest, download: _Download, is_last_try: bool
     ) -> None:
         """Restore from the database that is served where that downloads less, else from the keyframe; from
-        the keyframe also when a delta, or what is served, turns out to be broken."""
+        the keyframe also when what is served, or a delta that the keyframe does without, is broken."""
         download.fallback = None
         held = self._generations.load_held()
         route = plan_route(manifest, held and held.database)
         try:
             self._restore(store, route, held and held.path, download)
         except (ContractError, StoreError, OSError) as error:
-            if route.keyframe is not None or not _is_reason_to_fall_back(error, is_last_try):
+            whole = plan_route(manifest, None)
+            if held is None or route.keyframe is not None or not _may_be_mended(error, is_last_try):
+                raise
+            # The same deltas again would fail again, and a keyframe is much to download for that.
+            is_held_to_blame = isinstance(error, OSError) or not _is_intact(held)
+            if len(whole.deltas) >= len(route.deltas) and not is_held_to_blame:
                 raise
             download.fallback = (
                 f"the whole database was fetched, because the deltas could not be used: {error}"
             )
-            self._restore(store, plan_route(manifest, None), None, download)
+            self._restore(store, whole, None, download)
 
     def _restore(self, store: ReadableStore, route: Route, held: Path | None, download: _Download) -> None:
         """Go this way, into an empty incoming folder."""
@@ -259,7 +296,37 @@ class Mirror:
             raise MalformedError(f"the new database does not answer: {error}") from error
 
 
-def _is_reason_to_fall_back(error: Exception, is_last_try: bool) -> bool:
+def _prove(
+    store: ReadableStore, stored: bytes, seen: Seen | None, keys: Keys | None, is_last_try: bool
+) -> Proof:
+    """Who has signed these bytes; asked only once of the same bytes, and not at all without keys."""
+    if keys is None:
+        return Proof(None, False, seen.followed if seen else ())
+    if (
+        seen is not None
+        and seen.signed_by is not None
+        and keys.is_current(seen.signed_by)
+        and digest_bytes(stored) == seen.digest
+    ):
+        return Proof(parse_public_key(seen.signed_by), False, seen.followed)
+    return fetch_proof(store, stored, keys, is_last_try)
+
+
+def _as_list(public_keys: Sequence[PublicKey | str]) -> Sequence[PublicKey | str]:
+    """A text is a sequence of texts: one key, not one for each of its letters."""
+    return [public_keys] if isinstance(public_keys, str) else public_keys
+
+
+def _is_intact(held: Held) -> bool:
+    """Whether what is served is still what it was when it was adopted."""
+    try:
+        verify_database(held.path, held.database)
+    except (DigestMismatchError, OSError):
+        return False
+    return True
+
+
+def _may_be_mended(error: Exception, is_last_try: bool) -> bool:
     """Whether the keyframe may do what deltas could not; a network that fails or a full disk would again."""
     if isinstance(error, ObjectMissing):
         return is_last_try  # before, the pointer is read again

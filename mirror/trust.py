@@ -1,7 +1,8 @@
 """Whether to believe a pointer: bytes, what was seen before and one moment go in; a verdict comes out.
 
 Invariant: what a mirror serves only moves forward, within one repository, to manifests that are whole and
-fresh. No I/O happens here; a refusal never changes what is remembered.
+fresh. No I/O happens here; a refusal never changes what is remembered. That the bytes are signed was proven
+before (mirror/signatures.py): nothing here looks into bytes that no key of ours has signed.
 """
 
 from __future__ import annotations
@@ -12,9 +13,16 @@ from typing import NamedTuple
 import msgspec
 
 from contracts.digests import digest_bytes
-from contracts.errors import EquivocationError, ExpiredError, MalformedError, RollbackError
+from contracts.errors import (
+    EquivocationError,
+    ExpiredError,
+    MalformedError,
+    RollbackError,
+    SignatureError,
+)
 from contracts.manifest import Delta, Digest, Manifest, Moment, RandomId, Sequence, parse_manifest
 from contracts.read_model import PAGE_BYTES
+from mirror.keys import Followed, Proof
 
 # The longest that honest caches serve an old pointer, as contracts.layout.POINTER_CACHE_CONTROL allows
 # them: max-age 15 + stale-while-revalidate 60 + stale-if-error 86,400 (RFC 5861, section 4).
@@ -25,12 +33,18 @@ _FRAME_OVERHEAD_BYTES = 64 << 10
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What a mirror remembers: the newest manifest it believed, and when it last saw nothing older served."""
+    """What a mirror remembers: the newest manifest it believed, and when it last saw nothing older served.
+
+    `signed_by` is the line of the key that signed it, None when the mirror did not ask; `followed` are the
+    keys that have handed over, which sign nothing new any more.
+    """
 
     repository: RandomId
     sequence: Sequence
     digest: Digest
     confirmed_at: Moment
+    signed_by: str | None = None
+    followed: tuple[Followed, ...] = ()
 
 
 class Trusted(NamedTuple):
@@ -41,17 +55,27 @@ class Trusted(NamedTuple):
     seen: Seen
 
 
+UNPROVEN = Proof(None, False, ())
+
+
 def verify_pointer(
-    stored: bytes, seen: Seen | None, now: datetime, database_max_bytes: int = DATABASE_MAX_BYTES
+    stored: bytes,
+    seen: Seen | None,
+    now: datetime,
+    database_max_bytes: int = DATABASE_MAX_BYTES,
+    proof: Proof = UNPROVEN,
 ) -> Trusted | None:
     """The manifest in the bytes of a pointer; None when it is older than one seen before, as caches may be.
 
+    `proof` says who has signed these very bytes. What a key signed before it handed over may still be in a
+    cache: it is older, and no reason for an alarm.
     Raises:
         MalformedError, UnsupportedError: it is no manifest that this program can follow, or promises more
             bytes than are allowed.
         EquivocationError: it belongs to another repository, or differs from the manifest seen under its
             sequence.
         RollbackError: nothing newer was served for longer than any honest cache would.
+        SignatureError: it is not older, and signed by a key that has handed over.
         ExpiredError: its time is over.
     """
     manifest = parse_manifest(stored)
@@ -72,9 +96,19 @@ def verify_pointer(
                     f"{seen.confirmed_at:%Y-%m-%d %H:%M:%S} UTC, although {seen.sequence} was published"
                 )
             return None
+    signer = proof.signed_by
+    if signer is not None and proof.is_retired:
+        raise SignatureError(
+            f"snapshot {manifest.sequence} is signed by key {signer.key_id}, which has handed over to another"
+        )
     verify_fresh(manifest.sequence, manifest.expires_at, now)
     _verify_sizes(manifest, database_max_bytes)
-    return Trusted(manifest, digest, Seen(manifest.repository, manifest.sequence, digest, now))
+    signed_by = None if signer is None else signer.line
+    return Trusted(
+        manifest,
+        digest,
+        Seen(manifest.repository, manifest.sequence, digest, now, signed_by, proof.followed),
+    )
 
 
 def verify_fresh(sequence: int, expires_at: datetime, now: datetime) -> None:

@@ -23,12 +23,14 @@ from contracts.errors import ContractError, StoreError
 from mirror import Mirror, SyncResult, follow
 from mirror.trust import DATABASE_MAX_BYTES
 from music_cloud.addresses import open_readable_store, open_store, state_folder
+from music_cloud.key_commands import keygen_command, rotate_key_command
 from music_cloud.options import Duration, db_option, json_option, print_json, printable, settings_options
 from music_cloud.origin_commands import origin_command, token_group
 from music_cloud.reports import publish_fields, publish_lines, sync_fields, sync_line
 from music_cloud.screen import Screen
 from music_cloud.settings import SettingsError, load_settings
 from publisher import PublishOptions, export_snapshot, publish
+from publisher.signing import load_signing_key
 from stores.progress import Progress
 
 
@@ -80,6 +82,7 @@ def export_command(
 )
 @click.option("--rebuild", is_flag=True, help="Export the catalogue anew, where a refresh would do.")
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
+@click.option("--signing-key", "signing_key_file", help="Secret key file that signs (music-cloud keygen).")
 @settings_options
 @json_option
 def publish_command(
@@ -98,6 +101,7 @@ def publish_command(
     A run that was interrupted is finished by the next one. Nothing changed: nothing is sent.
     """
     settings = load_settings(os.environ, env_file, options)
+    key = load_signing_key(Path(settings.signing_key_file)) if settings.signing_key_file else None
     store = open_store(address, settings)
     with Screen(sys.stderr) as screen:
         result = publish(
@@ -108,19 +112,25 @@ def publish_command(
                 metadata_keys=settings.kept_metadata_keys(),
                 segment_bytes=settings.segment_bytes,
                 level=settings.keyframe_level,
+                batch_pages=settings.delta_batch_pages,
                 expiry=timedelta(days=settings.expiry_days),
                 single_publisher=single_publisher,
                 accept_clock=accept_clock,
                 rebuild=rebuild,
                 dry_run=dry_run,
+                signing_key=key,
             ),
             progress=Progress(screen.observe),
         )
     if as_json:
-        print_json(publish_fields(result))
+        print_json(publish_fields(result) | {"signed_by": key and key.public.key_id})
     else:
         for line in publish_lines(result):
             click.echo(line)
+        if key is not None and result.outcome != "planned":
+            click.echo(f"  signed by key {key.public.key_id}")
+    if result.postponed is not None:
+        _complain(result.postponed)
 
 
 @cli.command("mirror")
@@ -133,8 +143,17 @@ def publish_command(
 @click.option(
     "--reset-trust",
     is_flag=True,
-    help="Forget which repository and snapshot were seen, after the repository was meant to begin anew.",
+    help="Forget which repository, snapshot and succession of keys was seen, after the repository was meant "
+    "to begin anew.",
 )
+@click.option(
+    "--public-key",
+    "public_keys",
+    multiple=True,
+    metavar="RW…|FILE",
+    help="Public key that must have signed, or one that it hands over to. May be repeated.",
+)
+@click.option("--unsigned", is_flag=True, help="Believe whatever the store serves, signed or not.")
 @settings_options
 @json_option
 def mirror_command(
@@ -143,17 +162,26 @@ def mirror_command(
     is_following: bool,
     interval: int,
     reset_trust: bool,
+    public_keys: tuple[str, ...],
+    unsigned: bool,
     env_file: Path | None,
     as_json: bool,
     **options: str | None,
 ) -> None:
-    """Keep a verified copy of the published catalogue in a folder."""
+    """Keep a verified copy of the published catalogue in a folder.
+
+    It says whom to believe: the publisher, by --public-key, or everybody, by --unsigned.
+    """
+    options |= {"public_keys": "\n".join(public_keys) or None, "unsigned": "true" if unsigned else None}
     settings = load_settings(os.environ, env_file, options)
+    pinned = settings.pinned_keys()
     store = open_readable_store(address, settings)
     with Screen(sys.stderr) as screen:
         mirror = Mirror(
             target_dir,
             store,
+            public_keys=pinned,
+            unsigned=settings.unsigned,
             database_max_bytes=settings.database_max_bytes or DATABASE_MAX_BYTES,
             smoke_query=settings.smoke_query,
             progress=Progress(screen.observe),
@@ -175,6 +203,8 @@ def demo_command(songs: int) -> None:
     run_demo(songs, click.echo)
 
 
+cli.add_command(keygen_command)
+cli.add_command(rotate_key_command)
 cli.add_command(origin_command)
 cli.add_command(token_group)
 
@@ -196,9 +226,10 @@ def _follow(mirror: Mirror, interval_s: int, as_json: bool) -> None:
 
 def _report_sync(result: SyncResult, as_json: bool) -> None:
     if as_json:
-        print_json(sync_fields(result))
+        print_json(sync_fields(result) | {"signed_by": result.signed_by})
     else:
-        click.echo(sync_line(result))
+        by = f"; signed by key {result.signed_by}" if result.signed_by else "; not asked who signed it"
+        click.echo(sync_line(result) + by)
     if result.fallback is not None:
         _complain(result.fallback)
 

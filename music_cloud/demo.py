@@ -16,12 +16,15 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 from contracts.best_source import FILE_COLUMNS, best_source
+from contracts.errors import SignatureError
+from contracts.layout import POINTER_KEY
+from contracts.minisign import KEY_NUMBER_BYTES, SEED_BYTES, SecretKey
 from contracts.tokens import create_origin_token
 from mirror import Mirror
 from music_cloud.sample import add_playable_tracks, create_catalogue, evolve
 from music_cloud.screen import format_bytes
 from origin import CATALOG_PATH, STREAM_PATH, create_app, serving
-from publisher import PublishResult, publish
+from publisher import PublishOptions, PublishResult, publish
 from stores import FolderStore, HttpStore, RetryingReader
 
 # What a page of the most played playlist asks for.
@@ -37,7 +40,7 @@ def run_demo(songs: int, say: Callable[[str], None]) -> None:
 
 
 class _Nas:
-    """The machine with the music: a catalogue, audio files, a bucket in a folder and a secret."""
+    """The machine with the music: a catalogue, audio files, a bucket in a folder, a secret and a key."""
 
     def __init__(self, folder: Path, songs: int) -> None:
         self.folder = folder
@@ -45,11 +48,13 @@ class _Nas:
         self.music = folder / "volume1" / "music"
         self.bucket = folder / "bucket"
         self.secret = secrets.token_urlsafe(32)
+        self.key = SecretKey(secrets.token_bytes(KEY_NUMBER_BYTES), secrets.token_bytes(SEED_BYTES))
         create_catalogue(self.catalogue, songs=songs)
         self.track = max(add_playable_tracks(self.catalogue, self.music), key=lambda track: track.size_bytes)
 
     def publish(self) -> PublishResult:
-        return publish(self.catalogue, FolderStore(self.bucket), self.folder / "state")
+        options = PublishOptions(signing_key=self.key)
+        return publish(self.catalogue, FolderStore(self.bucket), self.folder / "state", options)
 
     def origin(self) -> AbstractContextManager[str]:
         """Serve the bucket and the audio files; gives the base URL."""
@@ -62,7 +67,7 @@ def _run(nas: _Nas, say: Callable[[str], None]) -> None:
     say("1. A NAS: a catalogue full of paths and secrets, and audio files")
     say(f"   {format_bytes(nas.catalogue.stat().st_size)} of SQLite; only here: {nas.track.path.name}")
 
-    say("2. publish: export, compress, name by digest, upload, move the pointer last")
+    say("2. publish: export, compress, name by digest, upload, sign, move the pointer last")
     first = nas.publish()
     say(
         f"   snapshot {first.manifest.sequence}: {first.manifest.track_count:,} tracks, a database of "
@@ -74,10 +79,16 @@ def _run(nas: _Nas, say: Callable[[str], None]) -> None:
 
     with nas.origin() as url:
         say(f"3. mirror, on the website's server: over HTTP from {url}{CATALOG_PATH}")
-        mirror = Mirror(nas.folder / "mirror", RetryingReader(HttpStore(url + CATALOG_PATH)))
+        public_key = nas.key.public.line
+        say(f"   it pins the public key {public_key[:12]}…")
+        mirror = Mirror(
+            nas.folder / "mirror", RetryingReader(HttpStore(url + CATALOG_PATH)), public_keys=[public_key]
+        )
         synced = mirror.sync()
         digest = synced.current.database.digest
         say(f"   snapshot {synced.current.sequence}, verified against {digest[:12]}…, {synced.seconds:.1f} s")
+        _verify(synced.signed_by == nas.key.public.key_id, "the mirror believed another key")
+        _refuse_forgery(nas, mirror, say)
 
         say("4. an hour passes on the NAS; publish, and swap the mirror under the running website")
         changes = evolve(nas.catalogue, churn="hour", seed=1)
@@ -95,6 +106,21 @@ def _run(nas: _Nas, say: Callable[[str], None]) -> None:
 
         say("5. a listener plays a track that only the NAS has, through a signed link")
         _listen(nas, mirror, url, say)
+
+
+def _refuse_forgery(nas: _Nas, mirror: Mirror, say: Callable[[str], None]) -> None:
+    """Change one letter of the manifest, as whoever can write to the bucket could."""
+    pointer = nas.bucket / POINTER_KEY
+    signed = pointer.read_bytes()
+    pointer.write_bytes(signed.replace(b"snap-playlists", b"snap-forgeries", 1))
+    try:
+        mirror.sync()
+    except SignatureError:
+        say(f"   signed by key {nas.key.public.key_id}; a forged manifest is refused, and the site stays")
+    else:
+        _verify(False, "the mirror believed a forged manifest")
+    finally:
+        pointer.write_bytes(signed)
 
 
 def _listen(nas: _Nas, mirror: Mirror, url: str, say: Callable[[str], None]) -> None:

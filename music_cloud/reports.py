@@ -34,6 +34,7 @@ def publish_fields(result: PublishResult) -> dict[str, Any]:
         "sent_objects": result.sent_objects,
         "present_bytes": result.present_bytes,
         "full_bytes": result.full_bytes,
+        "postponed": result.postponed,
         "seconds": round(result.seconds, 3),
     }
 
@@ -58,8 +59,8 @@ def publish_lines(result: PublishResult) -> Iterator[str]:
         + (", a keyframe among them" if result.keyframe else "")
         + (f"; {format_bytes(result.present_bytes)} were there already" if result.present_bytes else "")
     )
-    if not result.keyframe and result.sent_bytes:
-        ratio = result.full_bytes / result.sent_bytes
+    ratio = result.full_bytes / max(1, result.sent_bytes)
+    if result.outcome != "renewed" and not result.keyframe and ratio >= 2:
         yield f"  a full upload: {format_bytes(result.full_bytes)}, {ratio:,.0f} times as much"
     yield f"  {result.seconds:.1f} s"
 

@@ -8,6 +8,7 @@ would show: any setting `NAME` may be given as `NAME_FILE`, the path of a file t
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,16 +20,27 @@ from contracts.env_file import parse_env_file
 from contracts.errors import MalformedError
 from contracts.keyframe import KEYFRAME_LEVEL, SEGMENT_BYTES
 from contracts.manifest import SEGMENT_MAX_BYTES, SEGMENT_MIN_BYTES
+from contracts.minisign import KEY_FILE_MAX_BYTES, PublicKey, parse_public_key
+from contracts.page_delta import MAX_BATCH_PAGES
+from contracts.page_delta_encoder import BATCH_PAGES
 from stores.s3 import S3Settings
 
 PREFIX = "MUSIC_CLOUD_"
 # Read by the origin from the same env file (origin/settings.py).
 ORIGIN_NAMES = (
+    "ACCEL_KEY",
+    "ACCEL_PREFIX",
     "PRIVATE_ORIGIN_SECRET",
     "PRIVATE_ORIGIN_KEY_RING",
     "MAX_TOKEN_TTL_S",
     "ORIGIN_ROOTS",
     "CATALOG",
+    "TRUSTED_PROXIES",
+    "MAX_CONNECTIONS_PER_LINK",
+    "MAX_COPIES_PER_LINK",
+    "METRICS_NETWORKS",
+    "STALL_LIMIT_S",
+    "LOG_FORMAT",
 )
 # What the rest of the world calls these; ours come first.
 _AWS_NAMES = {
@@ -59,8 +71,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     expiry_days: Annotated[int, Meta(ge=1, le=3650)] = 14
     keyframe_level: Annotated[int, Meta(ge=1, le=19)] = KEYFRAME_LEVEL
     segment_bytes: Annotated[int, Meta(ge=SEGMENT_MIN_BYTES, le=SEGMENT_MAX_BYTES)] = SEGMENT_BYTES
+    delta_batch_pages: Annotated[int, Meta(ge=1, le=MAX_BATCH_PAGES)] = BATCH_PAGES
     database_max_bytes: Annotated[int, Meta(ge=1)] | None = None
     smoke_query: str | None = None
+    # The name of a file by itself: a secret key never stands in an environment or an env file.
+    signing_key_file: str | None = None
+    public_keys: str | None = None
+    unsigned: bool = False
 
     def s3(self) -> S3Settings:
         """The part that opens a bucket."""
@@ -79,6 +96,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.metadata_keys is None:
             return None
         return frozenset(key.strip() for key in self.metadata_keys.split(",") if key.strip())
+
+    def pinned_keys(self) -> tuple[PublicKey, ...]:
+        """The public keys that a mirror believes; empty when it is to believe whatever it is served.
+
+        Raises:
+            SettingsError: when one is no key, or it is not said which of the two is meant.
+        """
+        entries = [entry.strip() for entry in re.split("[,\n]", self.public_keys or "")]
+        # What a public key file has before its key.
+        keys = [_load_public_key(entry) for entry in entries if entry and not entry.startswith("untrusted ")]
+        if keys and self.unsigned:
+            raise SettingsError("a mirror either pins public keys or is unsigned; leave one of the two out")
+        if not keys and not self.unsigned:
+            raise SettingsError(
+                "pin the public key of the publisher with --public-key (`music-cloud keygen` prints it), "
+                "or say --unsigned to believe whatever the store serves"
+            )
+        return tuple(dict.fromkeys(keys))
 
 
 def load_settings(
@@ -120,7 +155,7 @@ def load_env_file(path: Path) -> dict[str, str]:
     known = {PREFIX + field.upper() for field in Settings.__struct_fields__}
     known |= {PREFIX + name for name in ORIGIN_NAMES}
     for name in values:
-        if name.startswith(PREFIX) and name.removesuffix("_FILE") not in known:
+        if name.startswith(PREFIX) and not {name, name.removesuffix("_FILE")} & known:
             close = difflib.get_close_matches(name, known, 1)
             raise SettingsError(
                 f"{path}: there is no setting {name}" + (f"; did you mean {close[0]}?" if close else "")
@@ -144,3 +179,20 @@ def find_setting(source: Mapping[str, str], names: Iterable[str]) -> str | None:
             except (OSError, UnicodeDecodeError) as error:
                 raise SettingsError(f"{name}_FILE: {error}") from error
     return None
+
+
+def _load_public_key(entry: str) -> PublicKey:
+    """The key in a line `RW…`, or in the file that has this name."""
+    try:
+        return parse_public_key(entry)
+    except MalformedError as error:
+        not_a_key = error
+    try:
+        with Path(entry).open("rb") as stream:
+            return parse_public_key(stream.read(KEY_FILE_MAX_BYTES).decode("utf-8"))
+    except (FileNotFoundError, ValueError) as error:
+        # A line that was cut or mistyped is neither; a name with a NUL is a ValueError.
+        reason = error if isinstance(error, MalformedError) else not_a_key
+        raise SettingsError(f"{PREFIX}PUBLIC_KEYS: {entry[:40]!r}: {reason}") from error
+    except OSError as error:
+        raise SettingsError(f"{PREFIX}PUBLIC_KEYS: {error}") from error

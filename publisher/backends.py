@@ -63,16 +63,19 @@ def load_backends(connection: sqlite3.Connection) -> Backends:
 def fingerprint_settings(backends: Backends, metadata_keys: Collection[str] | None) -> str | None:
     """What decides, beside a row itself, what of it is public: equal texts mean equal decisions.
 
-    None when a backend's type and name do not tell its base URL: nothing is known of a row from before then.
-    Raises:
-        OSError: when the source of this package cannot be read.
+    None when that is not known: a backend's type and name do not tell its base URL, or this package is
+    installed without its source.
     """
     base_urls = {(backend.type, backend.name, backend.base_url) for backend in backends.public}
     if len({names[:2] for names in base_urls}) < len(base_urls):
         return None
+    try:
+        rules = [digest_bytes(Path(__file__).with_name(name).read_bytes()) for name in _RULES]
+    except OSError:
+        return None
     settings = (
         msgspec.__version__,  # it decides what is valid JSON
-        [digest_bytes(Path(__file__).with_name(name).read_bytes()) for name in _RULES],
+        rules,
         None if metadata_keys is None else sorted(metadata_keys),
         sorted(backends.base_paths),
         sorted(base_urls, key=repr),

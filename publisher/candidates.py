@@ -7,6 +7,7 @@ missing or damaged is fetched again, and where that is impossible, what follows 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -16,13 +17,14 @@ from contracts.manifest import Database, Delta, Keyframe, Manifest
 from contracts.read_model import DATABASE_NAME
 from contracts.route import plan_route
 from publisher.chain import needs_keyframe
-from publisher.deltas import WrittenDelta, write_delta
+from publisher.deltas import WrittenDelta, compare_databases, write_delta
 from publisher.drift import is_rebuild_due, measure_database
 from publisher.export import Export, fill_database, seal_database
 from publisher.keyframes import write_keyframe
 from publisher.options import PublishOptions
 from publisher.pointer import Pointer
 from publisher.refresh import RefreshResult, refresh_database
+from publisher.remains import erase_remains
 from publisher.source import catalogue_bytes, copied_bytes
 from publisher.state import Candidate, State, WaitingKeyframe
 from stores.base import Store
@@ -57,18 +59,25 @@ class Candidates:
                 have to be fetched.
             OSError: when the state folder cannot be written, or its disk has no room.
         """
-        self._verify_space(base, rebuild)
+        self._verify_space(base, is_export=base is None or rebuild)
         with self._state.scratch() as scratch, ThreadPoolExecutor(1, "seal") as disk:
             target = scratch / DATABASE_NAME
             old = None if base is None else self._find_database(base.manifest, scratch)
-            refreshed = None if base is None or old is None or rebuild else self._refresh(base, old, target)
+            refreshed = None
+            if base is not None and old is not None and not rebuild:
+                refreshed = self._refresh(base, old, target, remember=keep)
             if refreshed is None:
-                self._export(target)
+                self._export(base, target, remember=keep)
             elif not refreshed.is_changed:
                 return None
+            self._progress.begin("compare")
+            changed = [] if old is None else compare_databases(old, target)
+            if refreshed is not None:
+                erase_remains(target, changed)
+            self._progress.begin("encode")
             # The digest and the disk keep one core busy, the delta the other.
             sealing = disk.submit(seal_database, target, now=now)
-            delta = None if base is None or old is None else self._write_delta(base, old, scratch)
+            delta = None if base is None or old is None else self._write_delta(base, old, changed, scratch)
             export = sealing.result()
             if base is not None and export.database == base.manifest.database:
                 return None
@@ -91,7 +100,7 @@ class Candidates:
             if path is None:
                 return None
             keyframe = self._write_keyframe(path, manifest.database, scratch)
-            waiting = WaitingKeyframe(self._store.address, keyframe)
+            waiting = WaitingKeyframe(self._store.address, keyframe, self._options.metadata_keys)
             self._state.keyframe.store(waiting, scratch)
             return waiting
 
@@ -105,14 +114,18 @@ class Candidates:
             self._state.store_rebuilt(measure)
         return is_rebuild_due(measure, rebuilt)
 
-    def _verify_space(self, base: Pointer | None, rebuild: bool) -> None:
-        source_bytes = catalogue_bytes(self._source_db)
-        if base is None or rebuild:
-            # The database and a part of it, then the database and its blobs.
-            needed_bytes = 2 * source_bytes
-        else:
-            needed_bytes = int(base.manifest.database.size_bytes * _GROWTH)
-        verify_space(self._state.folder, needed_bytes + copied_bytes(self._source_db), "a publish")
+    def _verify_space(self, base: Pointer | None, *, is_export: bool) -> None:
+        """Check that what is to be made finds room, before hours are spent on it."""
+        new_bytes = catalogue_bytes(self._source_db)
+        needed_bytes = new_bytes + copied_bytes(self._source_db)
+        if base is not None:
+            database = base.manifest.database
+            needed_bytes = max(needed_bytes, int(database.size_bytes * _GROWTH))
+            if not self._state.database_path(database).exists():
+                needed_bytes += database.size_bytes
+        if is_export:
+            needed_bytes += new_bytes  # a part of the database, and then its blobs
+        verify_space(self._state.folder, needed_bytes, "a publish")
 
     def _find_database(self, manifest: Manifest, scratch: Path) -> Path | None:
         """The file of the published database, from the state or else from the store; None: neither has it."""
@@ -136,7 +149,7 @@ class Candidates:
                 return self._state.database_path(database)
         return None
 
-    def _refresh(self, base: Pointer, old: Path, target: Path) -> RefreshResult | None:
+    def _refresh(self, base: Pointer, old: Path, target: Path, *, remember: bool) -> RefreshResult | None:
         """Bring a copy of the published database up to date; None when that cannot be done."""
         published = base.manifest.database
         self._progress.begin("refresh")
@@ -151,19 +164,28 @@ class Candidates:
         except MalformedError:  # made by another version: not a row of it can be kept
             target.unlink()
             return None
-        if not refreshed.is_changed:
+        if remember and not refreshed.is_changed:
             self._state.store_settings(published, refreshed.settings)
         return refreshed
 
-    def _export(self, target: Path) -> None:
+    def _export(self, base: Pointer | None, target: Path, *, remember: bool) -> None:
+        self._verify_space(base, is_export=True)
         self._progress.begin("export")
         fill_database(self._source_db, target, metadata_keys=self._options.metadata_keys)
-        self._state.store_rebuilt(measure_database(target))
+        if remember:
+            self._state.store_rebuilt(measure_database(target))
 
-    def _write_delta(self, base: Pointer, old: Path, scratch: Path) -> WrittenDelta | None:
-        max_bytes = base.manifest.keyframe.stored_bytes
-        target, blobs_dir = scratch / DATABASE_NAME, scratch / "blobs"
-        return write_delta(old, target, blobs_dir, max_bytes=max_bytes, progress=self._progress)
+    def _write_delta(
+        self, base: Pointer, old: Path, changed: Sequence[int], scratch: Path
+    ) -> WrittenDelta | None:
+        return write_delta(
+            old,
+            scratch / DATABASE_NAME,
+            changed,
+            scratch / "blobs",
+            batch_pages=self._options.batch_pages,
+            max_bytes=base.manifest.keyframe.stored_bytes,
+        )
 
     def _describe(
         self,

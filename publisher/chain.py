@@ -47,8 +47,11 @@ def needs_keyframe(manifest: Manifest, delta: Delta) -> bool:
 
 
 def is_newer_keyframe(manifest: Manifest, keyframe: Keyframe) -> bool:
-    """Whether this keyframe's database is on the chain, after that of the manifest's own keyframe."""
-    return any(delta.target == keyframe.database for delta in plan_route(manifest, None).deltas)
+    """Whether this keyframe may replace the manifest's own: a later one on the chain that keeps the bound."""
+    later = plan_route(manifest, None).deltas
+    places = [place for place, delta in enumerate(later, 1) if delta.target == keyframe.database]
+    stored_bytes = sum(delta.stored_bytes for delta in later[places[-1] :]) if places else 0
+    return bool(places) and stored_bytes <= keyframe.stored_bytes * _CHAIN_PART
 
 
 def trim_chain(deltas: tuple[Delta, ...], keyframe: Keyframe) -> tuple[Delta, ...]:

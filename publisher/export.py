@@ -33,6 +33,7 @@ from contracts.read_model import (
     USER_VERSION,
 )
 from publisher.parallel import run_together
+from publisher.remains import erase_remains
 from publisher.rows import TEXT_TABLES, find_invalid_text, prepare
 from publisher.source import LOCK_TIMEOUT_S, attached_source, is_disk_full
 from stores.files import replace_file, sync_file, sync_folder
@@ -130,6 +131,7 @@ def fill_database(
         connection = connections[0]
         for path, part in zip(paths[1:], _PARTS[1:], strict=True):
             _take_over(connection, path, part)
+    erase_remains(database)
 
 
 def seal_database(database: Path, *, now: datetime | None = None) -> Export:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from contracts.keyframe import KEYFRAME_LEVEL, SEGMENT_BYTES
+from contracts.minisign import SecretKey
+from contracts.page_delta_encoder import BATCH_PAGES
 from publisher.plan import EXPIRY
 from stores.retrying import Backoff
 
@@ -18,20 +20,24 @@ class PublishOptions:
 
     `metadata_keys`: the only top-level keys of `metadata_json` that are kept; None keeps all that are public.
     `segment_bytes`: how much of the database goes into one blob of a keyframe. `level`: of zstd, for those.
+    `batch_pages`: how many changed pages are compressed together, 1 to 4,096: it decides the memory.
     `single_publisher`: the store ignores preconditions, and nobody else publishes to it.
     `accept_clock`: the clock is right, although the last publish has a later date.
     `rebuild`: export the catalogue anew, even where a refresh of the last database would do.
     `dry_run`: find out what would be sent, and send nothing.
+    `signing_key`: signs every manifest; None publishes what only a mirror that asks for no signature takes.
     """
 
     metadata_keys: frozenset[str] | None = None
     segment_bytes: int = SEGMENT_BYTES
     level: int = KEYFRAME_LEVEL
+    batch_pages: int = BATCH_PAGES
     expiry: timedelta = EXPIRY
     single_publisher: bool = False
     accept_clock: bool = False
     rebuild: bool = False
     dry_run: bool = False
+    signing_key: SecretKey | None = None
 
 
 @dataclass(frozen=True)

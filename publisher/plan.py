@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import asdict, replace
 
-from contracts.errors import ClockError
-from contracts.manifest import Keyframe, Manifest
+from contracts.errors import ClockError, SignatureError, UnsupportedError
+from contracts.manifest import MANIFEST_MAX_BYTES, Keyframe, Manifest, format_manifest
 from publisher.chain import trim_chain
 from publisher.pointer import Pointer
 from publisher.state import Candidate
@@ -45,12 +45,16 @@ def verify_clock(now: datetime, store_now: datetime | None, published_at: dateti
 def plan_snapshot(
     base: Pointer | None, candidate: Candidate, *, now: datetime, expiry: timedelta, random_id: str
 ) -> Manifest:
-    """The manifest of a candidate; `random_id` is its publish id, and names a new repository."""
+    """The manifest of a candidate; `random_id` is its publish id, and names a new repository.
+
+    Raises:
+        UnsupportedError: when it would be larger than mirrors take.
+    """
     keyframe = candidate.keyframe or (base and base.manifest.keyframe)
     assert keyframe is not None  # a first snapshot has its own
     # A snapshot that no delta leads to begins a chain.
     deltas = (*base.manifest.deltas, candidate.delta) if base and candidate.delta else ()
-    return Manifest(
+    manifest = Manifest(
         **asdict(candidate.snapshot),
         repository=base.manifest.repository if base else random_id,
         sequence=base.manifest.sequence + 1 if base else 1,
@@ -64,19 +68,35 @@ def plan_snapshot(
         deltas=trim_chain(deltas, keyframe),
         condemned=base.manifest.condemned if base else None,
     )
+    _verify_size(manifest)
+    return manifest
 
 
-def is_renewal_due(manifest: Manifest, now: datetime) -> bool:
-    """Whether half of the time until a manifest's expiry is gone."""
-    return now >= manifest.published_at + (manifest.expires_at - manifest.published_at) / 2
+def is_renewal_due(manifest: Manifest, now: datetime, *, is_signed: bool = True) -> bool:
+    """Whether half of the time until a manifest's expiry is gone, or it is not signed as it should be.
+
+    Raises:
+        SignatureError: when it is held and not signed. What is renewed was compared with the catalogue, but
+            what is held was not: signing that would vouch for whatever somebody has put into the store.
+    """
+    if manifest.held and not is_signed:
+        raise SignatureError(
+            f"snapshot {manifest.sequence} is held by a rollback, but not signed by the key of this "
+            "publisher; it is not renewed, because nobody knows who has written it"
+        )
+    return not is_signed or now >= manifest.published_at + (manifest.expires_at - manifest.published_at) / 2
 
 
 def plan_renewal(
     base: Pointer, *, now: datetime, expiry: timedelta, random_id: str, keyframe: Keyframe | None = None
 ) -> Manifest:
-    """The manifest of the same snapshot with a new expiry, and with a new keyframe when one is given."""
+    """The manifest of the same snapshot with a new expiry, and with a new keyframe when one is given.
+
+    Raises:
+        UnsupportedError: when it would be larger than mirrors take.
+    """
     keyframe = keyframe or base.manifest.keyframe
-    return replace(
+    manifest = replace(
         base.manifest,
         sequence=base.manifest.sequence + 1,
         publish_id=random_id,
@@ -86,3 +106,14 @@ def plan_renewal(
         keyframe=keyframe,
         deltas=trim_chain(base.manifest.deltas, keyframe),
     )
+    _verify_size(manifest)
+    return manifest
+
+
+def _verify_size(manifest: Manifest) -> None:
+    size_bytes = len(format_manifest(manifest))
+    if size_bytes > MANIFEST_MAX_BYTES:
+        raise UnsupportedError(
+            f"the manifest would have {size_bytes} bytes, mirrors take {MANIFEST_MAX_BYTES}: the keyframe "
+            f"has {len(manifest.keyframe.blobs)} segments; make MUSIC_CLOUD_SEGMENT_BYTES larger"
+        )

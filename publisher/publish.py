@@ -1,22 +1,25 @@
 """A publish, from the catalogue to the moved pointer.
 
-Invariant: the pointer moves last, to a manifest whose every blob is in the store; a run that dies between any
-two steps leaves the public site as it was, and the next run goes on from there. The candidate is on disk
-before the first byte is sent, and is finished before the catalogue is read again, so that a slow uplink
-gets to the end even though the catalogue has moved on. A keyframe that is due follows when the delta is live.
+Invariant: the pointer moves last, to a manifest whose every blob is in the store, and its signature too where
+there is a key; a run that dies between any two steps leaves the public site as it was, and the next run goes
+on from there. The candidate is on disk before the first byte is sent, and is finished before the catalogue is
+read again, so that a slow uplink gets to the end even though the catalogue has moved on. A keyframe that is
+due follows when the delta is live.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from contracts.digests import digest_bytes
-from contracts.layout import manifest_key
+from contracts.errors import ContractError, StoreError, UnsupportedError
+from contracts.layout import Kind, format_key, manifest_key
 from contracts.manifest import Keyframe, Manifest, format_manifest
 from publisher.candidates import Candidates
 from publisher.chain import is_keyframe_due, is_newer_keyframe
@@ -25,6 +28,8 @@ from publisher.plan import is_renewal_due, plan_renewal, plan_snapshot, verify_c
 from publisher.pointer import Pointer, fetch_pointer, swap_pointer
 from publisher.probe import verify_preconditions
 from publisher.refresh import TableChanges
+from publisher.signing import is_signed, sign_manifest, verify_not_retired
+from publisher.spool import Spool
 from publisher.state import Candidate, State, WaitingKeyframe
 from publisher.upload import Upload
 from stores.base import Store
@@ -41,8 +46,9 @@ class PublishResult:
     `resumed`: a candidate of an earlier run was finished first. `keyframe`: one was published, with the
     snapshot or after it (a dry run knows only of the former). `tables`: the rows that changed, by table of
     the read model; empty when the catalogue was exported anew. `pages`: in the deltas, of 4,096 bytes. Bytes
-    are those of blobs, manifest and pointer: sent now, and in the store already. `full_bytes` are those of a
-    full upload, which is the keyframe's blobs.
+    are those of blobs, manifest, signature and pointer: sent now, and in the store already. `full_bytes` are
+    those of a full upload, which is the keyframe's blobs. `postponed`, when there is one, says in a sentence
+    why a keyframe that is due could not follow; the snapshot is live all the same.
     """
 
     outcome: Outcome
@@ -56,6 +62,7 @@ class PublishResult:
     present_bytes: int
     full_bytes: int
     seconds: float
+    postponed: str | None = None
 
 
 def publish(
@@ -76,6 +83,7 @@ def publish(
         UnsuitableStore: when the store ignores preconditions.
         ConflictError: when another publisher was faster, or uses the same state folder now.
         EquivocationError: when the store is not the one that was published to from this state folder.
+        SignatureError: when the key has handed over, or what is published is held and not signed by it.
         MalformedError, UnsupportedError, DigestMismatchError: when the store holds something else than a
             publisher put there.
         AccessDenied, StoreUnavailable, StoreError: as the store does.
@@ -110,6 +118,8 @@ class _Publish:
         self._upload = Upload(self._store, progress)
         self._published: list[Candidate] = []
         self._keyframe = False
+        self._live: Pointer | None = None  # where this run has moved the pointer to
+        self._postponed: str | None = None
 
     def run(self) -> PublishResult:
         started = time.monotonic()
@@ -129,6 +139,7 @@ class _Publish:
             self._upload.present_bytes,
             manifest.keyframe.stored_bytes,
             time.monotonic() - started,
+            self._postponed,
         )
 
     def _fetch_base(self) -> Pointer | None:
@@ -141,6 +152,8 @@ class _Publish:
             self._store.now(),
             None if base is None or options.accept_clock else base.manifest.published_at,
         )
+        if options.signing_key is not None:
+            verify_not_retired(self._store, options.signing_key)
         if not (options.single_publisher or options.dry_run or self._state.is_probed(self._store.address)):
             verify_preconditions(self._store)
             self._state.store_probed(self._store.address)
@@ -167,6 +180,8 @@ class _Publish:
             return "unchanged", base.manifest
         manifest = self._plan_snapshot(base, candidate)
         self._upload.look_for(candidate, manifest)
+        if self._options.signing_key is not None:
+            self._upload.count(len(sign_manifest(self._options.signing_key, manifest)))
         self._note(candidate)
         return "planned", manifest
 
@@ -177,10 +192,12 @@ class _Publish:
             if waiting is not None:
                 base = self._publish_candidate(waiting, base)
             base = self._publish_changes(base, rebuild=self._options.rebuild)
-            base = self._publish_keyframe(base)
+            base = self._publish_keyframe_if_possible(base)
         if self._published or self._keyframe:
             return "published", base.manifest
-        if is_renewal_due(base.manifest, self._environment.now()):
+        key = self._options.signing_key
+        is_fine = key is None or is_signed(self._store, base, key)
+        if is_renewal_due(base.manifest, self._environment.now(), is_signed=is_fine):
             return "renewed", self._renew(base).manifest
         return "unchanged", base.manifest
 
@@ -204,12 +221,24 @@ class _Publish:
 
     def _publish_candidate(self, candidate: Candidate, base: Pointer | None) -> Pointer:
         """Upload what is missing, then move the pointer."""
+        with self._discarding(self._state.candidate):
+            self._plan_snapshot(base, candidate)
         self._upload.put_blobs(candidate, self._state.candidate.blob_path)
         pointer = self._swap(base, self._plan_snapshot(base, candidate))
         self._state.candidate.discard()
         self._state.delete_databases([candidate.database])
         self._note(candidate)
         return pointer
+
+    def _publish_keyframe_if_possible(self, base: Pointer) -> Pointer:
+        """As `_publish_keyframe`; what this run has published before is told, whatever becomes of it."""
+        try:
+            return self._publish_keyframe(base)
+        except (ContractError, StoreError, OSError) as error:
+            if not self._published:
+                raise
+            self._postponed = f"the keyframe that is due was put off to the next publish: {error}"
+            return self._live or base
 
     def _publish_keyframe(self, base: Pointer) -> Pointer:
         """Publish a keyframe that is due, of what is live; go on with one that an earlier run has begun."""
@@ -221,17 +250,31 @@ class _Publish:
             waiting = self._make_keyframe(base.manifest)
         if waiting is None:
             return base
+        with self._discarding(self._state.keyframe):
+            self._plan_renewal(base, waiting.keyframe)
         self._upload.put_blobs(waiting, self._state.keyframe.blob_path)
         base = self._renew(base, waiting.keyframe)
         self._keyframe = True
         self._state.keyframe.discard()
         return base
 
+    @contextmanager
+    def _discarding(self, spool: Spool[Any]) -> Iterator[None]:
+        """What no manifest can describe is neither sent nor kept: other settings make something else."""
+        try:
+            yield
+        except UnsupportedError:
+            spool.discard()
+            raise
+
     def _make_keyframe(self, manifest: Manifest) -> WaitingKeyframe | None:
         return self._candidates.make_keyframe(manifest) if is_keyframe_due(manifest) else None
 
     def _is_wanted(self, waiting: WaitingKeyframe, base: Pointer) -> bool:
-        return waiting.store == self._store.address and is_newer_keyframe(base.manifest, waiting.keyframe)
+        # As a candidate, one made with other keys may hold what is private now.
+        made_for = (waiting.store, waiting.metadata_keys)
+        wanted = (self._store.address, self._options.metadata_keys)
+        return made_for == wanted and is_newer_keyframe(base.manifest, waiting.keyframe)
 
     def _note(self, candidate: Candidate) -> None:
         self._published.append(candidate)
@@ -246,19 +289,25 @@ class _Publish:
             random_id=self._environment.random_id(),
         )
 
-    def _renew(self, base: Pointer, keyframe: Keyframe | None = None) -> Pointer:
-        manifest = plan_renewal(
+    def _plan_renewal(self, base: Pointer, keyframe: Keyframe | None) -> Manifest:
+        return plan_renewal(
             base,
             now=self._environment.now(),
             expiry=self._options.expiry,
             random_id=self._environment.random_id(),
             keyframe=keyframe,
         )
-        return self._swap(base, manifest)
+
+    def _renew(self, base: Pointer, keyframe: Keyframe | None = None) -> Pointer:
+        return self._swap(base, self._plan_renewal(base, keyframe))
 
     def _swap(self, base: Pointer | None, manifest: Manifest) -> Pointer:
         stored = format_manifest(manifest)
-        self._upload.put(manifest_key(digest_bytes(stored)), BytesIO(stored), len(stored))
+        digest = digest_bytes(stored)
+        self._upload.put(manifest_key(digest), BytesIO(stored), len(stored))
+        if self._options.signing_key is not None:
+            signature = sign_manifest(self._options.signing_key, manifest)
+            self._upload.put(format_key(Kind.SIGNATURE, digest), BytesIO(signature), len(signature))
         self._progress.begin("swap")
         backoff = self._environment.backoff
         pointer = swap_pointer(
@@ -266,6 +315,7 @@ class _Publish:
         )
         self._upload.count(len(stored))
         self._state.store_repository(manifest.repository)
+        self._live = pointer
         return pointer
 
 

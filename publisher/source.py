@@ -59,6 +59,10 @@ def copied_bytes(source_db: Path) -> int:
     return 0 if is_wal else catalogue_bytes(source_db)
 
 
+# Tables whose ids tell rows of the read model apart.
+_IDENTIFIED = {"playlists", "songs", "file_locations"}
+
+
 @contextmanager
 def source_errors(source_db: Path) -> Iterator[None]:
     """Turn what SQLite says while the catalogue is read into one sentence.
@@ -206,6 +210,15 @@ def _copy(catalogue: sqlite3.Connection, scratch_dir: Path) -> Path:
     return copy
 
 
+def _has_unique_ids(catalogue: sqlite3.Connection, table: str) -> bool:
+    """Whether no two rows have one id; counted only where the table's declaration does not see to it."""
+    keys = [row for row in catalogue.execute(f"PRAGMA table_info({table})") if row[5]]
+    if [(row[1].lower(), row[2].upper()) for row in keys] == [("id", "INTEGER")]:
+        return True
+    counts = catalogue.execute(f"SELECT count(id), count(DISTINCT id) FROM {table}").fetchone()
+    return bool(counts[0] == counts[1])
+
+
 def _verify_catalogue(catalogue: sqlite3.Connection, source_db: Path) -> set[str]:
     tables = {
         name
@@ -222,6 +235,9 @@ def _verify_catalogue(catalogue: sqlite3.Connection, source_db: Path) -> set[str
                 raise SourceError(
                     f"{source_db}: this is not a catalogue: {table} has no column {', '.join(lacking)}"
                 )
+    for table in _IDENTIFIED & tables:
+        if not _has_unique_ids(catalogue, table):
+            raise SourceError(f"{source_db}: this is not a catalogue: {table} has an id more than once")
     (encoding,) = catalogue.execute("PRAGMA encoding").fetchone()
     if encoding != "UTF-8":
         raise SourceError(f"{source_db}: text is stored as {encoding}; only UTF-8 catalogues can be exported")

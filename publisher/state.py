@@ -61,6 +61,7 @@ class WaitingKeyframe(msgspec.Struct, frozen=True):
 
     store: str
     keyframe: Keyframe
+    metadata_keys: frozenset[str] | None = None  # with which it was made
 
     @property
     def blobs(self) -> Collection[Blob]:
@@ -164,6 +165,11 @@ class State:
             known = self._repository.read_text("utf-8")
         except FileNotFoundError:
             return
+        except UnicodeDecodeError as error:
+            raise EquivocationError(
+                f"{self._repository} is damaged, so nobody knows which repository was published to; if the "
+                f"store is the right one, delete that file"
+            ) from error
         if found is None:
             raise EquivocationError(
                 f"the store has no manifest, although repository {known} was published to it; if it is "
@@ -184,7 +190,7 @@ class State:
         """Whether the store at this address is known to honour preconditions."""
         try:
             return self._probed.read_text("utf-8") == address
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             return False
 
     def store_probed(self, address: str) -> None:

@@ -66,8 +66,8 @@ def verify_space(folder: Path, size_bytes: int, purpose: str) -> None:
     if free_bytes < size_bytes + _SPARE_BYTES:
         raise OSError(
             errno.ENOSPC,
-            f"{os.strerror(errno.ENOSPC)}: {purpose} needs {size_bytes >> 20} MiB, "
-            f"{free_bytes >> 20} MiB are free",
+            f"{os.strerror(errno.ENOSPC)}: {purpose} needs {-(-size_bytes >> 20)} MiB and "
+            f"{_SPARE_BYTES >> 20} MiB to spare, {free_bytes >> 20} MiB are free",
             str(folder),
         )
 

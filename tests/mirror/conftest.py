@@ -33,4 +33,4 @@ def watched(chain: Chain) -> FaultyStore:
 @pytest.fixture
 def mirror(watched: FaultyStore, tmp_path: Path) -> Mirror:
     """A fresh mirror of the chain."""
-    return Mirror(tmp_path / "mirror", watched, now=lambda: NOW)
+    return Mirror(tmp_path / "mirror", watched, now=lambda: NOW, unsigned=True)

@@ -97,7 +97,9 @@ def test_chain_is_followed_over_plain_http(chain: Chain, tmp_path: Path, bucket:
         secret_access_key=bucket.secret_key,
     )
     s3 = S3Store(bucket.bucket, "music", settings)
-    mirror = Mirror(tmp_path / "mirror", HttpStore(f"{bucket.public_url}/music"), now=lambda: NOW)
+    mirror = Mirror(
+        tmp_path / "mirror", HttpStore(f"{bucket.public_url}/music"), now=lambda: NOW, unsigned=True
+    )
     for last in (0, 30):
         manifest = chain.point(last)
         blobs = [*manifest.keyframe.blobs]

@@ -14,6 +14,7 @@ from contracts.errors import (
     ContractError,
     DigestMismatchError,
     MalformedError,
+    ObjectMissing,
     StoreUnavailable,
 )
 from contracts.layout import POINTER_KEY, blob_key
@@ -122,6 +123,26 @@ def test_broken_delta_and_broken_keyframe_keep_the_served_generation(
         mirror.sync()
     assert serves(mirror, chain.files[5])
     assert not (tmp_path / "mirror" / "incoming").exists()
+
+
+@pytest.mark.parametrize("spoil", [flip_a_byte, delete_a_blob, serve_no_delta])
+def test_a_broken_delta_that_the_keyframe_needs_too_costs_no_keyframe(
+    chain: Chain, mirror: Mirror, watched: FaultyStore, spoil: Callable[[Chain, Manifest], Manifest]
+) -> None:
+    """The usual case: the keyframe is older than what is served, and would be fetched at every poll."""
+    chain.point(5)
+    mirror.sync()
+    manifest = chain.point(9, keyframe=3)
+    chain.serve(spoil(chain, manifest))
+    watched.operations.clear()
+    with pytest.raises((DigestMismatchError, MalformedError, ObjectMissing)):
+        mirror.sync()
+    asked = {key for operation, key in watched.operations if operation == "get"}
+    assert asked.isdisjoint(blob_key(blob.digest) for blob in manifest.keyframe.blobs)
+    assert serves(mirror, chain.files[5])
+    chain.point(10, keyframe=10)
+    mirror.sync()
+    assert serves(mirror, chain.files[10])
 
 
 def test_lying_digest_of_the_newest_database_is_never_served(chain: Chain, mirror: Mirror) -> None:

@@ -37,7 +37,7 @@ def _follow(mirror: Mirror, syncs: int, interval_s: float = 30.0) -> tuple[list[
 def test_polling_is_jittered_around_the_interval(catalogue: Path, tmp_path: Path) -> None:
     store = MemoryStore()
     publish(catalogue, store, tmp_path / "state", PublishOptions(level=1))
-    pauses, outcomes = _follow(Mirror(tmp_path / "mirror", store), 20)
+    pauses, outcomes = _follow(Mirror(tmp_path / "mirror", store, unsigned=True), 20)
     assert outcomes == ["updated"] + ["unchanged"] * 19
     assert all(24 <= pause <= 36 for pause in pauses)
     assert len(set(pauses)) == 20
@@ -52,7 +52,9 @@ def test_failures_back_off_and_success_ends_the_backing_off(catalogue: Path, tmp
         if next(failing, False):
             raise StoreUnavailable("503")
 
-    pauses, outcomes = _follow(Mirror(tmp_path / "mirror", FaultyStore(store, before=fail)), 10)
+    pauses, outcomes = _follow(
+        Mirror(tmp_path / "mirror", FaultyStore(store, before=fail), unsigned=True), 10
+    )
     assert outcomes == ["StoreUnavailable"] * 8 + ["updated", "unchanged"]
     assert all(later > earlier for earlier, later in zip(pauses[:5:2], pauses[2:6:2], strict=False))
     assert max(pauses) <= 900
@@ -63,7 +65,9 @@ def test_a_store_that_asks_for_patience_gets_it(tmp_path: Path) -> None:
     def fail(operation: str, key: str) -> None:
         raise StoreUnavailable("429", retry_after_s=120)
 
-    pauses, _ = _follow(Mirror(tmp_path / "mirror", FaultyStore(MemoryStore(), before=fail)), 1)
+    pauses, _ = _follow(
+        Mirror(tmp_path / "mirror", FaultyStore(MemoryStore(), before=fail), unsigned=True), 1
+    )
     assert pauses == [120]
 
 
@@ -72,7 +76,7 @@ def test_sigterm_ends_following_with_success(catalogue: Path, tmp_path: Path) ->
     publish(catalogue, FolderStore(tmp_path / "bucket"), tmp_path / "state", PublishOptions(level=1))
     command = [sys.executable, "-m", "music_cloud", "mirror", "--follow", "--interval", "1h"]
     with subprocess.Popen(
-        [*command, "--from", str(tmp_path / "bucket"), "--to", str(tmp_path / "mirror")],
+        [*command, "--from", str(tmp_path / "bucket"), "--to", str(tmp_path / "mirror"), "--unsigned"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

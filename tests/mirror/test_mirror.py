@@ -52,7 +52,7 @@ class Site:
         self.catalogue = catalogue
         self.store = store
         self.now = NOW
-        self.mirror = Mirror(folder / "mirror", reader or store, now=lambda: self.now)
+        self.mirror = Mirror(folder / "mirror", reader or store, now=lambda: self.now, unsigned=True)
 
     def publish(self, seed: int = 0) -> Manifest:
         """Publish, after a change when `seed` is given."""
@@ -107,7 +107,7 @@ def test_nothing_is_downloaded_when_nothing_changed(site: Site) -> None:
     site.publish()
     site.mirror.sync()
     watched = FaultyStore(site.store)
-    result = Mirror(site.folder / "mirror", watched, now=lambda: NOW).sync()
+    result = Mirror(site.folder / "mirror", watched, now=lambda: NOW, unsigned=True).sync()
     assert (result.outcome, result.downloaded_bytes) == ("unchanged", 0)
     assert watched.operations == [("get", POINTER_KEY)]
 
@@ -198,7 +198,7 @@ def test_a_rolled_back_pointer_is_ignored_and_a_restart_remembers(site: Site) ->
     new = site.publish(seed=1)
     site.mirror.sync()
     memory(site).objects[POINTER_KEY] = old_pointer
-    restarted = Mirror(site.folder / "mirror", site.store, now=lambda: NOW)
+    restarted = Mirror(site.folder / "mirror", site.store, now=lambda: NOW, unsigned=True)
     assert restarted.sync().outcome == "stale"
     assert site.served() == new.database.digest
 
@@ -214,7 +214,9 @@ def test_what_was_believed_is_remembered_before_the_first_byte_is_fetched(site: 
             raise StoreUnavailable("the line is dead")
 
     with pytest.raises(StoreUnavailable):
-        Mirror(site.folder / "mirror", FaultyStore(site.store, before=fail), now=lambda: NOW).sync()
+        Mirror(
+            site.folder / "mirror", FaultyStore(site.store, before=fail), now=lambda: NOW, unsigned=True
+        ).sync()
     memory(site).objects[POINTER_KEY] = old_pointer
     assert site.mirror.sync().outcome == "stale"
 
@@ -309,6 +311,7 @@ def test_a_failing_smoke_query_keeps_the_served_generation(site: Site) -> None:
         site.store,
         now=lambda: NOW,
         smoke_query="SELECT no_such_column FROM catalog_tracks",
+        unsigned=True,
     )
     with pytest.raises(MalformedError, match="does not answer"):
         strict.sync()
@@ -323,7 +326,9 @@ def test_two_syncs_of_one_folder_do_not_mix(site: Site) -> None:
             site.mirror.sync()
 
     with pytest.raises(ConflictError):
-        Mirror(site.folder / "mirror", FaultyStore(site.store, before=sync_again), now=lambda: NOW).sync()
+        Mirror(
+            site.folder / "mirror", FaultyStore(site.store, before=sync_again), now=lambda: NOW, unsigned=True
+        ).sync()
 
 
 def test_a_deleted_generation_is_fetched_again(site: Site) -> None:
@@ -386,7 +391,7 @@ def test_a_full_disk_is_noticed_before_the_download(site: Site, monkeypatch: pyt
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
     watched = FaultyStore(site.store)
     with pytest.raises(OSError, match="are free"):
-        Mirror(site.folder / "mirror", watched, now=lambda: NOW).sync()
+        Mirror(site.folder / "mirror", watched, now=lambda: NOW, unsigned=True).sync()
     assert watched.operations == [("get", POINTER_KEY)]
 
 

@@ -44,7 +44,7 @@ def test_no_query_fails_through_fifty_swaps(catalogue: Path, tmp_path: Path) -> 
     store = MemoryStore()
     options = PublishOptions(level=1)
     publish(catalogue, store, tmp_path / "state", options)
-    mirror = Mirror(tmp_path / "mirror", store)
+    mirror = Mirror(tmp_path / "mirror", store, unsigned=True)
     mirror.sync()
     stop = threading.Event()
     readers = [Reader(tmp_path / "mirror", stop) for _ in range(READERS)]

@@ -38,7 +38,15 @@ def test_publish_and_mirror_over_a_real_s3_server(
         f"MUSIC_CLOUD_S3_SECRET_ACCESS_KEY={bucket.secret_key}\n"
     )
     publish = ["publish", "--db", str(catalogue), "--store", f"s3://{bucket.bucket}/site", "--json"]
-    mirror = ["mirror", "--from", f"{bucket.public_url}/site", "--to", str(tmp_path / "mirror"), "--json"]
+    mirror = [
+        "mirror",
+        "--from",
+        f"{bucket.public_url}/site",
+        "--to",
+        str(tmp_path / "mirror"),
+        "--unsigned",
+        "--json",
+    ]
     outcomes = []
     for command in (publish, publish, mirror, mirror):
         assert run([*command, "--env-file", str(env_file)]) == 0
@@ -103,8 +111,8 @@ def test_wrong_usage_is_exit_code_2_and_no_traceback(
         ["publish", "--db", "missing.db", "--store", "bucket"],
         ["publish", "--db", "garbage.db", "--store", "bucket"],
         ["publish", "--db", "garbage.db", "--store", "garbage.db"],
-        ["mirror", "--from", "empty", "--to", "mirror"],
-        ["mirror", "--from", "damaged", "--to", "mirror"],
+        ["mirror", "--from", "empty", "--to", "mirror", "--unsigned"],
+        ["mirror", "--from", "damaged", "--to", "mirror", "--unsigned"],
     ],
 )
 def test_a_failure_is_exit_code_1_and_one_sentence(
@@ -124,7 +132,7 @@ def test_a_failure_is_exit_code_1_and_one_sentence(
 
 
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("export-snapshot", "publish", "mirror", "demo"):
+    for command in ("export-snapshot", "publish", "mirror", "keygen", "rotate-key", "demo"):
         assert run([command, "--help"]) == 0
         assert f"music-cloud {command}" in capsys.readouterr().out
 
@@ -169,7 +177,9 @@ def test_what_a_stranger_wrote_cannot_speak_to_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = "\x1b]0;pwned\x07"
-    assert run(["mirror", "--from", str(tmp_path / name), "--to", str(tmp_path / "mirror")]) == 1
+    assert (
+        run(["mirror", "--from", str(tmp_path / name), "--to", str(tmp_path / "mirror"), "--unsigned"]) == 1
+    )
     assert "\x1b" not in capsys.readouterr().err
 
 

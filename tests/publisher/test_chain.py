@@ -157,6 +157,18 @@ def test_the_head_is_never_dropped_past_the_keyframe() -> None:
     assert trim_chain(deltas, _keyframe(1, 1000)) == deltas[1:]
 
 
+def test_a_keyframe_too_small_for_what_came_since_is_not_taken() -> None:
+    """After a purge: it waited for its upload, and a fresh mirror would fetch two and a half of it."""
+    base = _snapshot(None, 0, None, _keyframe(0, 100_000_000))
+    base = _snapshot(base, 1, _delta(1, 30_000_000), None)
+    small = _keyframe(1, 10_000_000)
+    assert is_newer_keyframe(base.manifest, small)
+    base = _snapshot(base, 2, _delta(2, 5_000_000), None)
+    assert is_newer_keyframe(base.manifest, small)
+    base = _snapshot(base, 3, _delta(3, 1), None)
+    assert not is_newer_keyframe(base.manifest, small)
+
+
 def test_a_keyframe_of_another_database_is_not_newer() -> None:
     base = _snapshot(_snapshot(None, 0, None, _keyframe(0, 1000)), 1, _delta(1, 10), None)
     assert not is_newer_keyframe(base.manifest, _keyframe(0, 1000))

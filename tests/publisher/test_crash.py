@@ -82,7 +82,7 @@ def _survive_every_death(plan: Plan, folder: Path) -> None:
         plan.die_at, plan.prefix = die_at, f"store-{die_at}"
         plan.state = str(folder / f"state-{die_at}")
         plan.catalogue = str(shutil.copy(catalogue, folder / "changed.db"))
-        mirror = Mirror(folder / f"mirror-{die_at}", plan.open_store())
+        mirror = Mirror(folder / f"mirror-{die_at}", plan.open_store(), unsigned=True)
         killed = _survive(plan, mirror, folder)
         evolve(Path(plan.catalogue), churn="hour", seed=die_at)
         killed |= _survive(plan, mirror, folder)

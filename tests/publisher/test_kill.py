@@ -30,7 +30,7 @@ def _kill_at_random(plan: Plan, folder: Path, kills: int, seed: int) -> None:
     path = folder / "plan.json"
     path.write_bytes(msgspec.json.encode(plan))
     store = plan.open_store()
-    mirror = Mirror(folder / "mirror", store)
+    mirror = Mirror(folder / "mirror", store, unsigned=True)
     for number in range(kills):
         evolve(Path(plan.catalogue), churn="hour", seed=number)
         process = subprocess.Popen([sys.executable, "-m", "tests.publisher.killed_publish", str(path)])

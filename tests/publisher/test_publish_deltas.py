@@ -17,7 +17,7 @@ import pytest
 from msgspec.structs import replace
 
 from contracts.digests import digest_bytes
-from contracts.errors import StoreUnavailable
+from contracts.errors import SourceError, StoreUnavailable, UnsupportedError
 from contracts.layout import POINTER_KEY, blob_key
 from contracts.manifest import Database, Manifest, format_manifest, parse_manifest
 from contracts.read_model import TABLES
@@ -178,12 +178,17 @@ def test_a_keyframe_that_breaks_off_goes_on_after_the_next_delta(nas: Nas) -> No
         if operation == "put" and POINTER_KEY in puts and len(puts) > puts.index(POINTER_KEY) + 3:
             raise StoreUnavailable("the uplink is gone")
 
-    with pytest.raises(StoreUnavailable):
-        while True:
-            nas.change("day")
-            watched = FaultyStore(nas.store, before=fail)
-            nas.publish(watched)
+    while True:
+        nas.change("day")
+        watched = FaultyStore(nas.store, before=fail)
+        result = nas.publish(watched)
+        if result.postponed:
+            break
+    assert result.outcome == "published"
+    assert not result.keyframe
+    assert "the uplink is gone" in result.postponed
     cut_off = nas.published()
+    assert result.manifest == cut_off
     waiting = nas.state.keyframe.load()
     assert waiting is not None
     assert waiting.keyframe.database == cut_off.database
@@ -200,6 +205,50 @@ def test_a_keyframe_that_breaks_off_goes_on_after_the_next_delta(nas: Nas) -> No
     assert puts.index(POINTER_KEY) < min(resumed)
     assert nas.state.keyframe.load() is None
     nas.verify()
+
+
+def test_a_keyframe_of_data_that_is_withheld_since_is_never_uploaded(nas: Nas) -> None:
+    """It waits for its upload, and meanwhile the operator narrows what of the metadata is public."""
+
+    def fail(operation: str, key: str) -> None:
+        puts = watched.puts()
+        if operation == "put" and POINTER_KEY in puts and len(puts) > puts.index(POINTER_KEY) + 1:
+            raise StoreUnavailable("the uplink is gone")
+
+    waiting = None
+    while waiting is None:
+        nas.change("day")
+        watched = FaultyStore(nas.store, before=fail)
+        nas.publish(watched)
+        waiting = nas.state.keyframe.load()
+    narrow = PublishOptions(segment_bytes=16 << 10, level=1, metadata_keys=frozenset({"duration"}))
+    nas.publish(options=narrow)
+    assert nas.published().keyframe.database != waiting.keyframe.database
+    assert waiting != nas.state.keyframe.load()
+
+
+def test_a_manifest_that_mirrors_would_refuse_is_never_published(
+    catalogue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing is sent in vain. A mebibyte is some 9,700 segments: here 80 are too many."""
+    monkeypatch.setattr("publisher.plan.MANIFEST_MAX_BYTES", 4000)
+    nas = Nas(catalogue, tmp_path)
+    with pytest.raises(UnsupportedError, match="make MUSIC_CLOUD_SEGMENT_BYTES larger"):
+        nas.publish(options=PublishOptions(segment_bytes=4096, level=1))
+    assert nas.store.objects == {}
+    assert nas.publish().outcome == "published"
+
+
+def test_a_catalogue_with_an_id_twice_is_refused_by_a_refresh_too(nas: Nas) -> None:
+    """As by an export: otherwise the one row or the other would be published, in turns."""
+    with closing(sqlite3.connect(nas.catalogue)) as connection:
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("ALTER TABLE songs RENAME TO songs_with_key")
+        connection.execute("CREATE TABLE songs AS SELECT * FROM songs_with_key")
+        connection.execute("INSERT INTO songs SELECT * FROM songs_with_key LIMIT 1")
+        connection.commit()
+    with pytest.raises(SourceError, match="songs has an id more than once"):
+        nas.publish()
 
 
 def test_segments_that_did_not_change_are_not_sent_again(nas: Nas) -> None:
@@ -361,7 +410,7 @@ def test_a_full_disk_is_noticed_before_any_work(nas: Nas, monkeypatch: pytest.Mo
     nas.change()
     before, state = dict(nas.store.objects), sorted(nas.state.folder.rglob("*"))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1 << 40, 1 << 40, 64 << 20))
-    with pytest.raises(OSError, match=r"a publish needs . MiB, 64 MiB are free"):
+    with pytest.raises(OSError, match=r"a publish needs 1 MiB and 64 MiB to spare, 64 MiB are free"):
         nas.publish()
     assert before == nas.store.objects
     assert state == sorted(nas.state.folder.rglob("*"))
