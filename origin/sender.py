@@ -22,9 +22,9 @@ from origin.open_file import OpenFile
 if TYPE_CHECKING:
     from litestar.types import HTTPScope, Receive, Send
 
-# benchmarks/origin_portable.py: large pieces take a fifth less CPU. A slow client holds what the server
-# buffers and one piece that waits for it: 200 of them 34 MiB with 48 KiB, 48 MiB with 64 KiB, because uvicorn
-# takes another piece until it holds more than 64 KiB (benchmarks/origin.py).
+# Large pieces mean fewer turns of the event loop. A slow client holds what the server buffers and one piece
+# that waits for it: 200 of them 34 MiB with 48 KiB, 48 MiB with 64 KiB, because uvicorn takes another piece
+# until it holds more than 64 KiB (benchmarks/origin.py).
 LARGE_PIECE_BYTES = 256 << 10
 SMALL_PIECE_BYTES = 48 << 10
 # Most requests of a player end here, and a slow client is here for a few seconds of its track only.
@@ -37,7 +37,7 @@ _QUICK_BYTES_PER_S = 4 << 20  # Twenty times what lossless audio needs; the clie
 # quick enough, nothing else here ever waits.
 _TURN_BYTES = 1 << 20
 
-# benchmarks/origin.py: ranges of 128 KiB cost the same either way, of 512 KiB a quarter less without copying.
+# On a busy machine ranges of 64 to 256 KiB cost the same either way, and longer ones less without copying.
 ZERO_COPY_FROM_BYTES = 256 << 10
 ZERO_COPY_PIECE_BYTES = 1 << 20
 # A piece is in the page cache when its sending begins. One that takes long is followed by small ones, so that

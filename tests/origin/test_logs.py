@@ -76,7 +76,7 @@ def test_tokens_of_any_logger_and_in_any_field_are_redacted(log_format: LogForma
     """Also right behind an escape, where careless redaction makes invalid JSON."""
 
     def act() -> None:
-        log = logging.getLogger("some.library")
+        log = logging.getLogger("somebody.else")
         log.warning("a\n%s\t%s", TOKEN, f"\\{TOKEN}", extra=event("x", at=f'"{TOKEN}"', where=Path(TOKEN)))
         try:
             raise ValueError(TOKEN) from KeyError(TOKEN)

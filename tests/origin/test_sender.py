@@ -157,7 +157,7 @@ def test_descriptor_outlives_the_thread_that_reads(file: OpenFile, monkeypatch: 
 
 
 def test_pieces_are_small_until_a_client_is_known_to_be_quick() -> None:
-    """benchmarks/origin.py: 200 slow players cost 34 MiB with small pieces, thrice that with large ones."""
+    """benchmarks/origin.py: 200 slow players cost 35 MiB with small pieces."""
     assert piece_bytes(0, 0) == LARGE_PIECE_BYTES
     assert piece_bytes(2 << 20, 0.001) == SMALL_PIECE_BYTES
     assert piece_bytes(20 << 20, 0.1) == LARGE_PIECE_BYTES
