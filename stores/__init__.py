@@ -1,6 +1,16 @@
 """Object stores, behind one small protocol; each wraps nothing or another store."""
 
-from stores.base import Create, ObjectInfo, Overwrite, PutMode, ReadableStore, Reading, Store, Update
+from stores.base import (
+    Create,
+    ListedObject,
+    ObjectInfo,
+    Overwrite,
+    PutMode,
+    ReadableStore,
+    Reading,
+    Store,
+    Update,
+)
 from stores.folder import FolderStore
 from stores.http import HttpStore
 from stores.memory import MemoryStore
@@ -12,6 +22,7 @@ __all__ = [
     "Create",
     "FolderStore",
     "HttpStore",
+    "ListedObject",
     "MemoryStore",
     "ObjectInfo",
     "Overwrite",

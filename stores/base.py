@@ -25,6 +25,14 @@ class ObjectInfo(NamedTuple):
     etag: str
 
 
+class ListedObject(NamedTuple):
+    """What a listing says of an object: its key, its size, and when it was written by the store's clock."""
+
+    key: str
+    size_bytes: int
+    modified: datetime
+
+
 class Reading:
     """An object being read: iterate over its pieces once, or close it early."""
 
@@ -115,6 +123,13 @@ class Store(ReadableStore, Protocol):
 
     def delete(self, key: str) -> None:
         """Delete an object; no error when there is none. Raises: AccessDenied, StoreUnavailable."""
+
+    def list_objects(self, prefix: str = "") -> list[ListedObject]:
+        """Every object whose key begins with `prefix`, in no order; also those that are not of the layout.
+
+        A whole list, so that one that breaks off half-way is asked for again and never mistaken for whole:
+        a hundred thousand objects take some 40 MB. Raises: AccessDenied, StoreUnavailable.
+        """
 
     def now(self) -> datetime | None:
         """The store's own clock (UTC), to the second, as of now; None when it has none.

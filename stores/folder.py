@@ -15,7 +15,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from typing import BinaryIO
@@ -29,7 +29,16 @@ from contracts.errors import (
     StoreError,
     StoreUnavailable,
 )
-from stores.base import Create, ObjectInfo, Overwrite, PutMode, Reading, stream_pieces, verify_mode
+from stores.base import (
+    Create,
+    ListedObject,
+    ObjectInfo,
+    Overwrite,
+    PutMode,
+    Reading,
+    stream_pieces,
+    verify_mode,
+)
 from stores.files import sync_folder
 from stores.locks import exclusive_lock
 
@@ -107,6 +116,14 @@ class FolderStore:
                     target.unlink(missing_ok=True)
                     sync_folder(target.parent)
 
+    def list_objects(self, prefix: str = "") -> list[ListedObject]:
+        with _store_errors(prefix or str(self.root)):
+            return [
+                ListedObject(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+                for key, status in _walk(self.root, "")
+                if key.startswith(prefix)
+            ]
+
     def now(self) -> datetime | None:
         return None  # a folder's clock is this machine's, or cannot be asked
 
@@ -158,6 +175,23 @@ def _store_errors(key: str) -> Iterator[None]:
         if error.errno in _LASTING:
             raise StoreError(f"{key}: {error.strerror}: {error.filename or key}") from error
         raise StoreUnavailable(f"{key}: {error}") from error
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+    """The keys beneath a folder. What is hidden is ours, and what goes while we look was deleted."""
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        key = prefix + entry.name
+        if not _KEY.fullmatch(key):
+            continue
+        if entry.is_dir():
+            yield from _walk(folder / entry.name, key + "/")
+            continue
+        with suppress(FileNotFoundError):
+            yield key, entry.stat()
 
 
 def _info(stream: BufferedReader | BufferedRandom) -> ObjectInfo:

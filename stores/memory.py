@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import BinaryIO
 
 from contracts.digests import digest_bytes
 from contracts.errors import ObjectMissing
-from stores.base import PIECE_BYTES, ObjectInfo, PutMode, Reading, verify_mode
+from stores.base import PIECE_BYTES, ListedObject, ObjectInfo, PutMode, Reading, verify_mode
 
 
 class MemoryStore:
-    """Objects in a dictionary; safe between threads."""
+    """Objects in a dictionary; safe between threads. `clock` dates what is written."""
 
     address = "memory:"
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.objects: dict[str, bytes] = {}
+        self._modified: dict[str, datetime] = {}
+        self._clock = clock
         self._lock = threading.Lock()
 
     def head(self, key: str) -> ObjectInfo:
@@ -39,11 +41,20 @@ class MemoryStore:
             found = self.objects.get(key)
             verify_mode(key, mode, None if found is None else digest_bytes(found))
             self.objects[key] = content
+            self._modified[key] = self._clock()
         return digest_bytes(content)
 
     def delete(self, key: str) -> None:
         with self._lock:
             self.objects.pop(key, None)
+
+    def list_objects(self, prefix: str = "") -> list[ListedObject]:
+        with self._lock:
+            return [
+                ListedObject(key, len(content), self._modified.get(key) or self._clock())
+                for key, content in self.objects.items()
+                if key.startswith(prefix)
+            ]
 
     def now(self) -> datetime | None:
         return None

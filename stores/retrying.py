@@ -18,7 +18,7 @@ from typing import BinaryIO, TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from contracts.errors import StoreUnavailable
-from stores.base import ObjectInfo, PutMode, ReadableStore, Reading, Store, Update
+from stores.base import ListedObject, ObjectInfo, PutMode, ReadableStore, Reading, Store, Update
 
 T = TypeVar("T")
 _ASKED_MAX_S = 300.0  # a Retry-After beyond this is an outage, which the next run finds over
@@ -124,6 +124,9 @@ class RetryingStore(RetryingReader):
 
     def delete(self, key: str) -> None:
         self._backoff.call(lambda: self._store.delete(key))
+
+    def list_objects(self, prefix: str = "") -> list[ListedObject]:
+        return self._backoff.call(lambda: self._store.list_objects(prefix))
 
     def now(self) -> datetime | None:
         return self._backoff.call(self._store.now)

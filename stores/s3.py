@@ -40,6 +40,7 @@ from contracts.layout import cache_control, content_type, parse_key
 from stores.base import (
     PIECE_BYTES,
     Create,
+    ListedObject,
     ObjectInfo,
     PutMode,
     Reading,
@@ -146,6 +147,18 @@ class S3Store:
     def delete(self, key: str) -> None:
         with self._errors(key):
             self._client.delete_object(Bucket=self._bucket, Key=self._name(key))
+
+    def list_objects(self, prefix: str = "") -> list[ListedObject]:
+        start = f"{self._prefix}/" if self._prefix else ""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=start + prefix
+        )
+        with self._errors(""):
+            return [
+                ListedObject(found["Key"].removeprefix(start), found["Size"], found["LastModified"])
+                for page in pages
+                for found in page.get("Contents", ())
+            ]
 
     def now(self) -> datetime | None:
         try:

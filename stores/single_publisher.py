@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import BinaryIO
 
 from contracts.errors import ObjectMissing
-from stores.base import ObjectInfo, Overwrite, PutMode, Reading, Store, verify_mode
+from stores.base import ListedObject, ObjectInfo, Overwrite, PutMode, Reading, Store, verify_mode
 
 
 class SinglePublisherStore:
@@ -39,6 +39,9 @@ class SinglePublisherStore:
 
     def delete(self, key: str) -> None:
         self._store.delete(key)
+
+    def list_objects(self, prefix: str = "") -> list[ListedObject]:
+        return self._store.list_objects(prefix)
 
     def now(self) -> datetime | None:
         return self._store.now()

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import BinaryIO, TypeVar
 
-from stores.base import ObjectInfo, PutMode, Reading, Store
+from stores.base import ListedObject, ObjectInfo, PutMode, Reading, Store
 
 T = TypeVar("T")
 Hook = Callable[[str, str], None]
-"""Called with an operation ("head", "get", "put", "delete", "now") and its key; may raise, or kill."""
+"""Called with an operation ("head", "get", "put", "delete", "list", "now") and its key; may raise, or kill.
+"""
 
 
 def ignore(operation: str, key: str) -> None:
@@ -41,6 +42,9 @@ class FaultyStore:
 
     def delete(self, key: str) -> None:
         self._run("delete", key, lambda: self._store.delete(key))
+
+    def list_objects(self, prefix: str = "") -> list[ListedObject]:
+        return self._run("list", prefix, lambda: self._store.list_objects(prefix))
 
     def now(self) -> datetime | None:
         return self._run("now", "", self._store.now)

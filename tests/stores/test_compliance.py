@@ -8,13 +8,14 @@ import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from threading import Barrier
 
 import pytest
 
 from contracts.errors import MalformedError, ObjectMissing, PreconditionFailed
-from contracts.layout import POINTER_KEY, blob_key
+from contracts.layout import POINTER_KEY, blob_key, manifest_key
 from stores import Create, Overwrite, Store, Update
 from stores.base import PIECE_BYTES, PutMode, read_whole
 
@@ -117,6 +118,32 @@ def test_delete_removes_one_object_and_minds_none_that_is_not_there(store: Store
         store.get(BLOB)
     assert content_of(store, POINTER_KEY) == CONTENT
     store.put(BLOB, b"again", Create())
+
+
+def test_listing_names_every_object_with_its_size_and_moment(store: Store) -> None:
+    """Only what begins with the prefix, which need not end at a slash."""
+    before = datetime.now(UTC) - timedelta(seconds=2)  # S3 dates to the second
+    assert store.list_objects() == []
+    sizes = {POINTER_KEY: 5, BLOB: 7, blob_key("b" * 64): 0, manifest_key("c" * 64): 70_000, "probe-1": 1}
+    for key, size_bytes in sizes.items():
+        store.put(key, bytes(size_bytes), Create())
+    store.put(blob_key("d" * 64), b"", Create())
+    store.delete(blob_key("d" * 64))
+    found = store.list_objects()
+    assert sizes == {listed.key: listed.size_bytes for listed in found}
+    assert all(before < listed.modified <= datetime.now(UTC) + timedelta(seconds=2) for listed in found)
+    blobs = {key for key in sizes if key.startswith("blobs/")}
+    assert blobs == {listed.key for listed in store.list_objects("blobs/")}
+    assert {BLOB} == {listed.key for listed in store.list_objects(BLOB[:20])}
+    assert store.list_objects("nothing/") == []
+
+
+def test_listing_is_whole_beyond_what_one_answer_holds(plain_store: Store) -> None:
+    """S3 lists a thousand at a time (Amazon S3 API reference, ListObjectsV2)."""
+    keys = {blob_key(f"{number:064x}") for number in range(1001)}
+    with ThreadPoolExecutor(THREADS) as executor:
+        list(executor.map(lambda key: plain_store.put(key, b"x", Create()), keys))
+    assert keys == {listed.key for listed in plain_store.list_objects("blobs/")}
 
 
 @pytest.mark.parametrize("start", [1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 199_999])
