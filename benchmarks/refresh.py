@@ -27,9 +27,9 @@ from statistics import median
 
 from benchmarks.children import Run, measure_child, report_child
 from benchmarks.export import verify_equal_rows
+from benchmarks.peers.ours import refresh_as_a_publisher
 from contracts.read_model import PAGE_BYTES
 from publisher.export import build_database
-from publisher.refresh import refresh_database
 
 SONGS = (100_000, 1_000_000)
 ROUNDS = 3
@@ -48,12 +48,8 @@ def run_sample(*arguments: str) -> None:
 
 
 def run_refresh(source: Path, database: Path) -> None:
-    """As a publisher does: what the last refresh has said of the settings is beside the base."""
-    settings = database.with_name("settings")
-    known = settings.read_text() if settings.exists() else None
-    found = refresh_database(source, database, known_settings=known).settings
-    if found is not None:
-        settings.write_text(found)
+    """As a publisher does: what the last refresh has said is beside the base."""
+    refresh_as_a_publisher(source, database)
 
 
 CHILDREN: dict[str, Callable[[Path, Path], object]] = {"refresh": run_refresh, "export": build_database}

@@ -46,6 +46,14 @@ class SignatureError(ContractError):
     """What should be signed is not, by no key that is trusted, or by a key that must not be used any more."""
 
 
+class HistoryError(ContractError):
+    """A link of the chain of manifests is missing, damaged, or none of that chain."""
+
+
+class SnapshotError(ContractError):
+    """No such snapshot is kept, or it is none that can be gone back to."""
+
+
 class SourceError(ContractError):
     """The authoritative catalogue cannot be read, or is not a catalogue."""
 

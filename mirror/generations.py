@@ -34,7 +34,8 @@ _OPEN_TRIES = 5  # two swaps would have to fall into each of them
 class Current(msgspec.Struct, frozen=True):
     """The generation that is served, and what is to be known of the snapshot it stands for.
 
-    `etag` is the entity tag that the pointer came with. Small on purpose: every `connect` reads it.
+    `etag` is the entity tag that the pointer came with, `before` the generation that was served before this
+    one and stays beside it, "" when there is none. Small on purpose: every `connect` reads it.
     """
 
     generation: str
@@ -44,6 +45,7 @@ class Current(msgspec.Struct, frozen=True):
     published_at: Moment
     expires_at: Moment
     etag: str
+    before: str = ""
 
 
 class Held(NamedTuple):
@@ -96,10 +98,15 @@ class Generations:
         self._seen.unlink(missing_ok=True)
 
     def prepare_incoming(self) -> Path:
-        """An empty folder for a download; what an interrupted one left is removed."""
-        shutil.rmtree(self.incoming, ignore_errors=True)
+        """An empty folder for a download; what an interrupted one left, and old generations, make room."""
+        self.clear_incoming()
+        self._delete_unserved()
         self.incoming.mkdir(parents=True)
         return self.incoming
+
+    def clear_incoming(self) -> None:
+        """Remove what a download left."""
+        shutil.rmtree(self.incoming, ignore_errors=True)
 
     def load_held(self) -> Held | None:
         """The database that is served, or None when its file is missing or cut short."""
@@ -119,25 +126,30 @@ class Generations:
         return held is not None and held.database == database
 
     def adopt(self, manifest: Manifest, etag: str) -> None:
-        """Serve the verified database in `incoming` from now on."""
-        name = f"{manifest.sequence:08d}-{manifest.database.digest[:12]}"
-        self._generations.mkdir(exist_ok=True)
-        sync_file(self.incoming / DATABASE_NAME)
-        sync_folder(self.incoming)
-        # A folder of that name is what a crash before the swap left, or a repair replaces: nobody reads it.
-        shutil.rmtree(self._generations / name, ignore_errors=True)
-        self.incoming.replace(self._generations / name)
-        sync_folder(self._generations)
+        """Serve the verified database in `incoming` from now on.
+
+        It always gets a folder of its own, also when it repairs the one that is served: somebody reads that.
+        """
         before = self.load_intact_current()
-        self._store_current(name, manifest, etag)
-        self._delete_except({name, before.generation if before else name})
+        try:
+            sync_file(self.incoming / DATABASE_NAME)
+            sync_folder(self.incoming)
+            self._generations.mkdir(exist_ok=True)
+            name = self._free_name(f"{manifest.sequence:08d}-{manifest.database.digest[:12]}")
+            self.incoming.replace(self._generations / name)
+            sync_folder(self._generations)
+            self._store_current(name, manifest, etag, before.generation if before else "")
+        finally:
+            # After a failure it would lie there unserved, on a disk that is perhaps full.
+            self.clear_incoming()
+            self._delete_unserved()
 
     def renew(self, manifest: Manifest, etag: str) -> None:
         """Serve the same database as a later snapshot."""
         current = self.load_current()
         if current is None:
             raise ObjectMissing(DATABASE_NAME, str(self.folder))
-        self._store_current(current.generation, manifest, etag)
+        self._store_current(current.generation, manifest, etag, current.before)
 
     def connect(self, check_same_thread: bool) -> sqlite3.Connection:
         """A read-only connection to the newest generation.
@@ -164,7 +176,15 @@ class Generations:
     def _path(self, current: Current) -> Path:
         return self._generations / current.generation / DATABASE_NAME
 
-    def _store_current(self, generation: str, manifest: Manifest, etag: str) -> None:
+    def _free_name(self, name: str) -> str:
+        """This name, or one that goes on from it: a crash, or what a repair replaces, may have taken it."""
+        number, free = 1, name
+        while (self._generations / free).exists():
+            number += 1
+            free = f"{name}-{number}"
+        return free
+
+    def _store_current(self, generation: str, manifest: Manifest, etag: str, before: str) -> None:
         current = Current(
             generation,
             manifest.database,
@@ -173,11 +193,18 @@ class Generations:
             manifest.published_at,
             manifest.expires_at,
             etag,
+            before,
         )
         replace_file(self._current, msgspec.json.encode(current))
 
-    def _delete_except(self, kept: set[str]) -> None:
-        for generation in self._generations.iterdir():
+    def _delete_unserved(self) -> None:
+        """Delete the generations that nobody can open any more, also what a crash left before a swap."""
+        try:
+            current = self.load_current()
+        except (MalformedError, OSError):
+            return  # which they are is not known; the next swap tells
+        kept = {current.generation, current.before} if current else set()
+        for generation in self._generations.glob("*"):
             if generation.name not in kept:
                 # On Windows an open file stays; the next swap tries again.
                 shutil.rmtree(generation, ignore_errors=True)

@@ -1,56 +1,50 @@
 """A mirror: poll the pointer, have it proven, decide, fetch, verify, swap.
 
 Invariant: whatever fails, the generation that is served stays; what was believed is on disk before the first
-byte is fetched for it, so that no restart makes the mirror believe less. Deltas only save bytes: what cannot
-be had by them is had by the keyframe. Nothing of a pointer is decoded before a trusted key has signed it,
-unless the mirror was told to do without. The decision is mirror/trust.py's, the swap mirror/generations.py's.
+byte is fetched for it, so that no restart makes the mirror believe less. Nothing of a pointer is decoded
+before a trusted key has signed it, unless the mirror was told to do without. The decision is that of
+mirror/trust.py, the download of mirror/fetch.py, the swap of mirror/generations.py.
 """
 
 from __future__ import annotations
 
-import errno
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Lock
 from typing import Literal
 
 from msgspec.structs import replace
 
 from contracts.digests import digest_bytes
 from contracts.errors import (
-    AccessDenied,
     ConflictError,
-    ContractError,
-    DigestMismatchError,
+    ExpiredError,
     MalformedError,
     ObjectMissing,
     SignatureError,
     StoreError,
 )
 from contracts.layout import POINTER_KEY
-from contracts.manifest import MANIFEST_MAX_BYTES, Manifest
+from contracts.manifest import MANIFEST_MAX_BYTES
 from contracts.minisign import PublicKey, parse_public_key
-from contracts.read_model import DATABASE_NAME, verify_schema
-from contracts.route import Route, plan_route
-from mirror.generations import Current, Generations, Held, open_database
+from contracts.read_model import DATABASE_NAME
+from mirror.fetch import Download
+from mirror.generations import Current, Generations
 from mirror.keys import Keys, Proof
+from mirror.pace import PacedReader
 from mirror.signatures import fetch_proof
-from mirror.trust import DATABASE_MAX_BYTES, Seen, verify_fresh, verify_pointer
-from stores.base import ReadableStore, read_whole
-from stores.files import verify_space
+from mirror.trust import DATABASE_MAX_BYTES, Seen, Trusted, verify_fresh, verify_pointer
+from stores.base import ReadableStore, Reading, read_whole
 from stores.locks import exclusive_lock
 from stores.progress import Progress
-from stores.restore import restore_database, verify_database
 
 # A blob may be deleted while an old pointer is still in a cache: ask again before raising an alarm.
 _POINTER_TRIES = 3
-# How old `confirmed_at` may get on disk while polls are answered "not modified"; small beside STALE_CACHE.
+# How long "not modified" is believed before the pointer is read whole again: whoever gave its entity tag may
+# have lied. Also how old `confirmed_at` gets on disk meanwhile; small beside STALE_CACHE.
 _CONFIRM_EVERY = timedelta(hours=1)
 
 Outcome = Literal["updated", "renewed", "unchanged", "stale"]
@@ -63,6 +57,8 @@ class SyncResult:
     `downloaded_bytes` are those of blobs, also of blobs that were of no use. `fallback`, when there is one,
     says in a sentence why the deltas could not be used, so that the keyframe was fetched instead. `signed_by`
     is the id of the key that signed the newest manifest believed; None when the mirror is not told to ask.
+    `expired`, when there is one, says in a sentence that what is served now was past its time already, which
+    only a mirror that was told to begin so adopts.
     """
 
     outcome: Outcome
@@ -71,19 +67,7 @@ class SyncResult:
     seconds: float
     fallback: str | None = None
     signed_by: str | None = None
-
-
-@dataclass
-class _Download:
-    """What one sync fetches; the bytes are counted from several threads."""
-
-    downloaded_bytes: int = 0
-    fallback: str | None = None
-    _lock: Lock = field(default_factory=Lock)
-
-    def add(self, size_bytes: int) -> None:
-        with self._lock:
-            self.downloaded_bytes += size_bytes
+    expired: str | None = None
 
 
 class Mirror:
@@ -92,7 +76,9 @@ class Mirror:
     `store` is needed only to sync: a website that reads what another process keeps in sync leaves it out.
     Whoever syncs says whom to believe: `public_keys`, of which one must have signed (the lines `RW…` that
     `music-cloud keygen` prints), or `unsigned=True`: everybody who can write to the store or stand between.
-    `smoke_query`, when given, must run on a new database before it is served.
+    `smoke_query`, when given, must run on a new database before it is served. `accept_expired` lets a mirror
+    that serves nothing yet begin with a snapshot whose time is over; it complains from the next sync on.
+    `monotonic` gives the seconds by which downloads are found too slow.
     Raises:
         SignatureError: when there is a store, and neither of the two or both.
         MalformedError: when what should be a public key is none.
@@ -108,7 +94,9 @@ class Mirror:
         database_max_bytes: int = DATABASE_MAX_BYTES,
         smoke_query: str | None = None,
         progress: Progress | None = None,
+        accept_expired: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC).replace(microsecond=0),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         if store is not None and bool(public_keys) == unsigned:
             raise SignatureError(
@@ -116,14 +104,16 @@ class Mirror:
                 "whatever the store serves (unsigned): one of the two"
             )
         self._generations = Generations(Path(target_dir))
-        self._store = store
+        self._store = None if store is None else PacedReader(store, monotonic)
         self._pinned = [
             parse_public_key(key) if isinstance(key, str) else key for key in _as_list(public_keys)
         ]
         self._database_max_bytes = database_max_bytes
         self._smoke_query = smoke_query
         self._progress = progress or Progress()
+        self._accept_expired = accept_expired
         self._now = now
+        self._monotonic = monotonic
 
     def connect(self, *, check_same_thread: bool = True) -> sqlite3.Connection:
         """A read-only, autocommit connection to the newest generation; the caller closes it.
@@ -156,14 +146,15 @@ class Mirror:
             ObjectMissing, AccessDenied, StoreUnavailable, StoreError: as the store does.
             OSError: when the folder cannot be written.
         """
-        started = time.monotonic()
-        download = _Download()
+        started = self._monotonic()
+        now = self._now()
+        download = Download(self._generations, self._smoke_query, self._progress)
         if self._store is None:
             raise StoreError("this mirror was opened without a store, for reading only")
         self._generations.folder.mkdir(parents=True, exist_ok=True)
         try:
             with exclusive_lock(self._generations.lock, timeout_s=0):
-                outcome = self._sync(self._store, download)
+                outcome = self._sync(self._store, now, download)
         except TimeoutError as error:
             raise ConflictError(f"another process is syncing {self._generations.folder}") from error
         current = self._generations.load_current()
@@ -171,40 +162,50 @@ class Mirror:
             raise ObjectMissing(DATABASE_NAME, str(self._generations.folder))
         seen = self._generations.load_seen()
         signer = None if seen is None or seen.signed_by is None else parse_public_key(seen.signed_by).key_id
-        seconds = time.monotonic() - started
-        return SyncResult(outcome, current, download.downloaded_bytes, seconds, download.fallback, signer)
+        return SyncResult(
+            outcome,
+            current,
+            download.downloaded_bytes,
+            self._monotonic() - started,
+            download.fallback,
+            signer,
+            _describe_expired(current, now),
+        )
 
-    def _sync(self, store: ReadableStore, download: _Download) -> Outcome:
+    def _sync(self, store: ReadableStore, now: datetime, download: Download) -> Outcome:
         for tries_left in reversed(range(_POINTER_TRIES)):
             try:
-                return self._follow_pointer(store, download, is_last_try=tries_left == 0)
+                return self._follow_pointer(store, now, download, is_last_try=tries_left == 0)
             except ObjectMissing as missing:
                 if missing.key == POINTER_KEY or tries_left == 0:
                     raise
         raise AssertionError("unreachable")
 
-    def _follow_pointer(self, store: ReadableStore, download: _Download, is_last_try: bool) -> Outcome:
-        now = self._now()
+    def _follow_pointer(
+        self, store: ReadableStore, now: datetime, download: Download, is_last_try: bool
+    ) -> Outcome:
         seen = self._load_seen(now)
         keys = Keys(self._pinned, seen.followed if seen else ()) if self._pinned else None
         current = self._generations.load_intact_current()
-        is_whole = (
+        is_known = (
             current is not None
             and seen is not None
             and (keys is None or keys.is_current(seen.signed_by))
             and current.sequence == seen.sequence
+            and now - seen.confirmed_at <= _CONFIRM_EVERY
             and self._generations.has_database(current.database)
         )
-        reading = store.get_if_changed(POINTER_KEY, current.etag if current and is_whole else "")
+        reading = store.get_if_changed(POINTER_KEY, current.etag if current and is_known else "")
         if reading is None:
             assert current is not None and seen is not None  # or no entity tag would have been sent
             verify_fresh(current.sequence, current.expires_at, now)
-            self._confirm(seen, now)
             return "unchanged"
-        stored = read_whole(reading, MANIFEST_MAX_BYTES)
+        stored = _read_pointer(reading)
         proof = _prove(store, stored, seen, keys, is_last_try)
-        trusted = verify_pointer(stored, seen, now, self._database_max_bytes, proof)
+        trusted = self._verify_pointer(stored, seen, now, proof)
         if trusted is None:
+            if current is not None:
+                verify_fresh(current.sequence, current.expires_at, now)
             return "stale"
         manifest, etag = trusted.manifest, reading.info.etag
         if seen is not None and replace(trusted.seen, confirmed_at=seen.confirmed_at) == seen:
@@ -217,9 +218,25 @@ class Mirror:
                 return "unchanged"
             self._generations.renew(manifest, etag)
             return "unchanged" if current.sequence == manifest.sequence else "renewed"
-        self._fetch(store, manifest, download, is_last_try)
+        download.fetch(store, manifest, is_last_try)
         self._generations.adopt(manifest, etag)
         return "updated"
+
+    def _verify_pointer(
+        self, stored: bytes, seen: Seen | None, now: datetime, proof: Proof
+    ) -> Trusted | None:
+        """As `mirror.trust` says; a mirror that serves nothing may have been told to take an expired one."""
+        serves_nothing = self._generations.load_held() is None
+        accept_expired = self._accept_expired and serves_nothing
+        try:
+            return verify_pointer(stored, seen, now, self._database_max_bytes, proof, accept_expired)
+        except ExpiredError as error:
+            if not serves_nothing:
+                raise
+            raise ExpiredError(
+                f"{error}. This mirror serves nothing yet, and takes an expired snapshot only when told to "
+                "(--accept-expired)"
+            ) from error
 
     def _load_seen(self, now: datetime) -> Seen | None:
         """What is remembered. A moment of a clock that was ahead counts as now: it would silence an alarm."""
@@ -233,67 +250,6 @@ class Mirror:
         """Remember that nothing older is served; seldom, to spare the disk of a mirror that polls often."""
         if now - seen.confirmed_at > _CONFIRM_EVERY:
             self._generations.store_seen(replace(seen, confirmed_at=now))
-
-    def _fetch(
-        self, store: ReadableStore, manifest: Manifest, download: _Download, is_last_try: bool
-    ) -> None:
-        """Bring the manifest's database into the incoming folder, verified."""
-        try:
-            self._restore_with_fallback(store, manifest, download, is_last_try)
-            self._progress.begin("verify")
-            self._verify_database(self._generations.incoming / DATABASE_NAME)
-        except BaseException:
-            shutil.rmtree(self._generations.incoming, ignore_errors=True)
-            raise
-
-    def _restore_with_fallback(
-        self, store: ReadableStore, manifest: Manifest, download: _Download, is_last_try: bool
-    ) -> None:
-        """Restore from the database that is served where that downloads less, else from the keyframe; from
-        the keyframe also when what is served, or a delta that the keyframe does without, is broken."""
-        download.fallback = None
-        held = self._generations.load_held()
-        route = plan_route(manifest, held and held.database)
-        try:
-            self._restore(store, route, held and held.path, download)
-        except (ContractError, StoreError, OSError) as error:
-            whole = plan_route(manifest, None)
-            if held is None or route.keyframe is not None or not _may_be_mended(error, is_last_try):
-                raise
-            # The same deltas again would fail again, and a keyframe is much to download for that.
-            is_held_to_blame = isinstance(error, OSError) or not _is_intact(held)
-            if len(whole.deltas) >= len(route.deltas) and not is_held_to_blame:
-                raise
-            download.fallback = (
-                f"the whole database was fetched, because the deltas could not be used: {error}"
-            )
-            self._restore(store, whole, None, download)
-
-    def _restore(self, store: ReadableStore, route: Route, held: Path | None, download: _Download) -> None:
-        """Go this way, into an empty incoming folder."""
-        folder = self._generations.prepare_incoming()
-        size_bytes = max(route.start.size_bytes, route.database.size_bytes)
-        verify_space(self._generations.folder, size_bytes, "the new database")
-        self._progress.begin("download", route.stored_bytes)
-
-        def count(size_bytes: int) -> None:
-            download.add(size_bytes)
-            self._progress.add(size_bytes)
-
-        restore_database(store, route, folder / DATABASE_NAME, held, count)
-
-    def _verify_database(self, path: Path) -> None:
-        """Check that what was fetched is a read model that answers queries.
-
-        Its digest was checked already: this guards against a publisher that published something else.
-        """
-        try:
-            with closing(open_database(path)) as connection:
-                verify_schema(connection)
-                if self._smoke_query is not None:
-                    connection.execute(self._smoke_query).fetchone()
-        except sqlite3.Error as error:
-            raise MalformedError(f"the new database does not answer: {error}") from error
 
 
 def _prove(
@@ -312,25 +268,22 @@ def _prove(
     return fetch_proof(store, stored, keys, is_last_try)
 
 
+def _read_pointer(reading: Reading) -> bytes:
+    """The bytes of the pointer, as many as a manifest may have."""
+    try:
+        return read_whole(reading, MANIFEST_MAX_BYTES)
+    except MalformedError as error:
+        raise MalformedError(f"{POINTER_KEY}: {error}") from error
+
+
+def _describe_expired(current: Current, now: datetime) -> str | None:
+    try:
+        verify_fresh(current.sequence, current.expires_at, now)
+    except ExpiredError as error:
+        return f"{error}; it is served because nothing was before"
+    return None
+
+
 def _as_list(public_keys: Sequence[PublicKey | str]) -> Sequence[PublicKey | str]:
     """A text is a sequence of texts: one key, not one for each of its letters."""
     return [public_keys] if isinstance(public_keys, str) else public_keys
-
-
-def _is_intact(held: Held) -> bool:
-    """Whether what is served is still what it was when it was adopted."""
-    try:
-        verify_database(held.path, held.database)
-    except (DigestMismatchError, OSError):
-        return False
-    return True
-
-
-def _may_be_mended(error: Exception, is_last_try: bool) -> bool:
-    """Whether the keyframe may do what deltas could not; a network that fails or a full disk would again."""
-    if isinstance(error, ObjectMissing):
-        return is_last_try  # before, the pointer is read again
-    if isinstance(error, OSError):
-        return error.errno == errno.EIO  # what is served can no longer be read from its disk
-    # Where nobody may list a bucket, S3 calls missing objects forbidden.
-    return isinstance(error, AccessDenied | DigestMismatchError | MalformedError)

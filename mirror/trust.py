@@ -64,11 +64,13 @@ def verify_pointer(
     now: datetime,
     database_max_bytes: int = DATABASE_MAX_BYTES,
     proof: Proof = UNPROVEN,
+    accept_expired: bool = False,
 ) -> Trusted | None:
     """The manifest in the bytes of a pointer; None when it is older than one seen before, as caches may be.
 
     `proof` says who has signed these very bytes. What a key signed before it handed over may still be in a
-    cache: it is older, and no reason for an alarm.
+    cache: it is older, and no reason for an alarm. `accept_expired` is for a mirror that serves nothing yet
+    and was told to begin with whatever there is.
     Raises:
         MalformedError, UnsupportedError: it is no manifest that this program can follow, or promises more
             bytes than are allowed.
@@ -76,7 +78,7 @@ def verify_pointer(
             sequence.
         RollbackError: nothing newer was served for longer than any honest cache would.
         SignatureError: it is not older, and signed by a key that has handed over.
-        ExpiredError: its time is over.
+        ExpiredError: its time is over, unless that is accepted.
     """
     manifest = parse_manifest(stored)
     digest = digest_bytes(stored)
@@ -101,7 +103,8 @@ def verify_pointer(
         raise SignatureError(
             f"snapshot {manifest.sequence} is signed by key {signer.key_id}, which has handed over to another"
         )
-    verify_fresh(manifest.sequence, manifest.expires_at, now)
+    if not accept_expired:
+        verify_fresh(manifest.sequence, manifest.expires_at, now)
     _verify_sizes(manifest, database_max_bytes)
     signed_by = None if signer is None else signer.line
     return Trusted(

@@ -18,6 +18,8 @@ from stores.s3 import S3Store
 # "General purpose bucket naming rules", Amazon S3 User Guide; older buckets also have capitals and "_".
 _BUCKET = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{2,254})(/[^?#]*)?")
 
+_WEB = ("http://", "https://")
+
 
 def open_store(address: str, settings: Settings, backoff: Backoff | None = None) -> Store:
     """The store at `s3://bucket/prefix` or in a folder, retrying.
@@ -26,29 +28,38 @@ def open_store(address: str, settings: Settings, backoff: Backoff | None = None)
         SettingsError: when the address is of no such form.
         StoreError: when the S3 settings contradict each other.
     """
-    scheme, separator, _ = address.partition("://")
-    if not separator:
-        if not address:
-            raise SettingsError("the address of a store is empty")
-        return RetryingStore(FolderStore(Path(address).absolute()), backoff)
-    if scheme == "s3":
-        match = _BUCKET.fullmatch(address)
-        if match is None:
-            raise SettingsError(f"{address!r} is not of the form s3://bucket/prefix")
-        return RetryingStore(S3Store(match[1], match[2] or "", settings.s3()), backoff)
-    if scheme in ("http", "https"):
+    if address.startswith(_WEB):
         raise SettingsError(f"{address!r} can only be read; publish to s3://bucket/prefix or a folder")
-    raise SettingsError(f"{address!r} is no store: give a folder, s3://bucket/prefix or http(s)://…")
+    store = open_plain_store(address, settings)
+    assert not isinstance(store, HttpStore)  # refused above
+    return RetryingStore(store, backoff)
 
 
 def open_readable_store(address: str, settings: Settings, backoff: Backoff | None = None) -> ReadableStore:
     """The store at an address that `open_store` takes, or behind http(s). Raises: as `open_store`."""
-    if address.startswith(("http://", "https://")):
+    if address.startswith(_WEB):
+        return RetryingReader(open_plain_store(address, settings), backoff)
+    return open_store(address, settings, backoff)
+
+
+def open_plain_store(address: str, settings: Settings) -> FolderStore | S3Store | HttpStore:
+    """The store at any of these addresses, which does not retry. Raises: as `open_store`."""
+    scheme, separator, _ = address.partition("://")
+    if not separator:
+        if not address:
+            raise SettingsError("the address of a store is empty")
+        return FolderStore(Path(address).absolute())
+    if scheme == "s3":
+        match = _BUCKET.fullmatch(address)
+        if match is None:
+            raise SettingsError(f"{address!r} is not of the form s3://bucket/prefix")
+        return S3Store(match[1], match[2] or "", settings.s3())
+    if scheme in ("http", "https"):
         try:
-            return RetryingReader(HttpStore(address), backoff)
+            return HttpStore(address)
         except StoreError as error:
             raise SettingsError(str(error)) from error
-    return open_store(address, settings, backoff)
+    raise SettingsError(f"{address!r} is no store: give a folder, s3://bucket/prefix or http(s)://…")
 
 
 def state_folder(settings: Settings, address: str, environment: Mapping[str, str]) -> Path:

@@ -23,12 +23,16 @@ from contracts.errors import ContractError, StoreError
 from mirror import Mirror, SyncResult, follow
 from mirror.trust import DATABASE_MAX_BYTES
 from music_cloud.addresses import open_readable_store, open_store, state_folder
+from music_cloud.doctor_command import doctor_command
+from music_cloud.history_commands import history_command, rollback_command
 from music_cloud.key_commands import keygen_command, rotate_key_command
 from music_cloud.options import Duration, db_option, json_option, print_json, printable, settings_options
 from music_cloud.origin_commands import origin_command, token_group
+from music_cloud.prune_command import prune_command
 from music_cloud.reports import publish_fields, publish_lines, sync_fields, sync_line
 from music_cloud.screen import Screen
 from music_cloud.settings import SettingsError, load_settings
+from music_cloud.store_commands import status_command, verify_command
 from publisher import PublishOptions, export_snapshot, publish
 from publisher.signing import load_signing_key
 from stores.progress import Progress
@@ -81,7 +85,18 @@ def export_command(
     help="Publish although the last publish has a later date: its machine's clock was wrong, ours is right.",
 )
 @click.option("--rebuild", is_flag=True, help="Export the catalogue anew, where a refresh would do.")
+@click.option("--resume", is_flag=True, help="Go on with the catalogue after a rollback.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Read every blob that is published, and put right what is missing or damaged.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
+@click.option(
+    "--no-proof",
+    is_flag=True,
+    help="Neither check the new database nor read back what was uploaded before the pointer moves.",
+)
 @click.option("--signing-key", "signing_key_file", help="Secret key file that signs (music-cloud keygen).")
 @settings_options
 @json_option
@@ -91,7 +106,10 @@ def publish_command(
     single_publisher: bool,
     accept_clock: bool,
     rebuild: bool,
+    resume: bool,
+    repair: bool,
     dry_run: bool,
+    no_proof: bool,
     env_file: Path | None,
     as_json: bool,
     **options: str | None,
@@ -100,6 +118,8 @@ def publish_command(
 
     A run that was interrupted is finished by the next one. Nothing changed: nothing is sent.
     """
+    if repair and dry_run:
+        raise click.UsageError("--repair and --dry-run: `music-cloud verify` says what is to be repaired")
     settings = load_settings(os.environ, env_file, options)
     key = load_signing_key(Path(settings.signing_key_file)) if settings.signing_key_file else None
     store = open_store(address, settings)
@@ -117,7 +137,10 @@ def publish_command(
                 single_publisher=single_publisher,
                 accept_clock=accept_clock,
                 rebuild=rebuild,
+                resume=resume,
+                repair=repair,
                 dry_run=dry_run,
+                proof=not no_proof,
                 signing_key=key,
             ),
             progress=Progress(screen.observe),
@@ -129,8 +152,9 @@ def publish_command(
             click.echo(line)
         if key is not None and result.outcome != "planned":
             click.echo(f"  signed by key {key.public.key_id}")
-    if result.postponed is not None:
-        _complain(result.postponed)
+    for remark in (result.postponed, result.proof_remark):
+        if remark is not None:
+            _complain(remark)
 
 
 @cli.command("mirror")
@@ -154,6 +178,11 @@ def publish_command(
     help="Public key that must have signed, or one that it hands over to. May be repeated.",
 )
 @click.option("--unsigned", is_flag=True, help="Believe whatever the store serves, signed or not.")
+@click.option(
+    "--accept-expired",
+    is_flag=True,
+    help="Begin with a snapshot whose time is over, if there is no other; only while nothing is served yet.",
+)
 @settings_options
 @json_option
 def mirror_command(
@@ -164,6 +193,7 @@ def mirror_command(
     reset_trust: bool,
     public_keys: tuple[str, ...],
     unsigned: bool,
+    accept_expired: bool,
     env_file: Path | None,
     as_json: bool,
     **options: str | None,
@@ -185,6 +215,7 @@ def mirror_command(
             database_max_bytes=settings.database_max_bytes or DATABASE_MAX_BYTES,
             smoke_query=settings.smoke_query,
             progress=Progress(screen.observe),
+            accept_expired=accept_expired,
         )
         if reset_trust:
             mirror.reset_trust()
@@ -203,8 +234,14 @@ def demo_command(songs: int) -> None:
     run_demo(songs, click.echo)
 
 
+cli.add_command(doctor_command)
 cli.add_command(keygen_command)
 cli.add_command(rotate_key_command)
+cli.add_command(prune_command)
+cli.add_command(status_command)
+cli.add_command(history_command)
+cli.add_command(rollback_command)
+cli.add_command(verify_command)
 cli.add_command(origin_command)
 cli.add_command(token_group)
 
@@ -226,12 +263,13 @@ def _follow(mirror: Mirror, interval_s: int, as_json: bool) -> None:
 
 def _report_sync(result: SyncResult, as_json: bool) -> None:
     if as_json:
-        print_json(sync_fields(result) | {"signed_by": result.signed_by})
+        print_json(sync_fields(result) | {"signed_by": result.signed_by, "expired": result.expired})
     else:
         by = f"; signed by key {result.signed_by}" if result.signed_by else "; not asked who signed it"
         click.echo(sync_line(result) + by)
-    if result.fallback is not None:
-        _complain(result.fallback)
+    for complaint in (result.fallback, result.expired):
+        if complaint is not None:
+            _complain(complaint)
 
 
 def _complain(error: BaseException | str) -> None:
@@ -274,7 +312,7 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     try:
-        cli.main(arguments, prog_name="music-cloud", standalone_mode=False)
+        code = cli.main(arguments, prog_name="music-cloud", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -289,4 +327,4 @@ def _run(arguments: list[str]) -> int:
     except (ContractError, StoreError, OSError, sqlite3.Error) as error:
         _complain(error)
         return 1
-    return 0
+    return code if isinstance(code, int) else 0  # what a command exits with that has found something

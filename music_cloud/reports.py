@@ -35,6 +35,10 @@ def publish_fields(result: PublishResult) -> dict[str, Any]:
         "present_bytes": result.present_bytes,
         "full_bytes": result.full_bytes,
         "postponed": result.postponed,
+        "repaired": result.repaired,
+        "held_since": result.held_since,
+        "proof_seconds": round(result.proof_seconds, 3),
+        "proof_remark": result.proof_remark,
         "seconds": round(result.seconds, 3),
     }
 
@@ -47,6 +51,13 @@ def publish_lines(result: PublishResult) -> Iterator[str]:
         f"{outcome}: snapshot {manifest.sequence}, {manifest.snapshot_id}"
         + (" (an interrupted publish comes first)" if result.resumed else "")
     )
+    if result.held_since is not None:
+        yield (
+            f"  held by a rollback since {result.held_since:%Y-%m-%d %H:%M:%S} UTC; "
+            "`music-cloud publish --resume` goes on with the catalogue"
+        )
+    if result.repaired:
+        yield f"  repaired: {result.repaired:,} objects were missing or damaged"
     changed = [(name, changes) for name, changes in result.tables.items() if any(changes)]
     for name, changes in changed:
         yield f"  {name}: {_format_changes(changes)}"
@@ -62,7 +73,8 @@ def publish_lines(result: PublishResult) -> Iterator[str]:
     ratio = result.full_bytes / max(1, result.sent_bytes)
     if result.outcome != "renewed" and not result.keyframe and ratio >= 2:
         yield f"  a full upload: {format_bytes(result.full_bytes)}, {ratio:,.0f} times as much"
-    yield f"  {result.seconds:.1f} s"
+    proof = f", {result.proof_seconds:.1f} of them for the proof" if result.proof_seconds else ""
+    yield f"  {result.seconds:.1f} s{proof}"
 
 
 def sync_fields(result: SyncResult) -> dict[str, Any]:

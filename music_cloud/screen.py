@@ -26,9 +26,12 @@ STAGES = {
     "encode": "compressing them",
     "compress": "compressing",
     "upload": "uploading",
+    "proof": "proving it",
     "swap": "moving the pointer",
     "download": "downloading",
     "verify": "verifying",
+    "list": "listing the store",
+    "delete": "deleting",
 }
 
 

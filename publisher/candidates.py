@@ -12,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
-from contracts.errors import DigestMismatchError, MalformedError, ObjectMissing
-from contracts.manifest import Database, Delta, Keyframe, Manifest
+from msgspec.structs import replace
+
+from contracts.errors import DigestMismatchError, MalformedError, ObjectMissing, SnapshotError, SourceError
+from contracts.manifest import Database, Delta, Keyframe, Manifest, SnapshotManifest
 from contracts.read_model import DATABASE_NAME
 from contracts.route import plan_route
 from publisher.chain import needs_keyframe
@@ -36,10 +38,13 @@ _GROWTH = 1.25  # of a database from one publish to the next: generously, even w
 
 
 class Candidates:
-    """Makes what a publish sends: for one store, in a state folder that the caller has locked."""
+    """Makes what a publish sends: for one store, in a state folder that the caller has locked.
+
+    `source_db` is None for whoever only goes back to what was published before.
+    """
 
     def __init__(
-        self, source_db: Path, store: Store, state: State, options: PublishOptions, progress: Progress
+        self, source_db: Path | None, store: Store, state: State, options: PublishOptions, progress: Progress
     ) -> None:
         self._source_db = source_db
         self._store = store
@@ -77,14 +82,51 @@ class Candidates:
             self._progress.begin("encode")
             # The digest and the disk keep one core busy, the delta the other.
             sealing = disk.submit(seal_database, target, now=now)
-            delta = None if base is None or old is None else self._write_delta(base, old, changed, scratch)
+            delta = None
+            if base is not None and old is not None:
+                delta = self._write_delta(base, old, target, changed, scratch)
             export = sealing.result()
             if base is not None and export.database == base.manifest.database:
+                if keep and old is None:  # neither the state nor the store had it
+                    self._state.store_database(target, export.database)
                 return None
-            candidate = self._describe(base, export, refreshed, delta, scratch)
+            candidate = self._describe(base, target, export, refreshed, delta, scratch)
             if keep:
                 self._state.store_database(target, export.database)
-                self._state.store_settings(export.database, refreshed and refreshed.settings)
+                if refreshed is not None:
+                    self._state.store_known(export.database, refreshed.known)
+                self._state.candidate.store(candidate, scratch)
+            return candidate
+
+    def go_back(self, base: Pointer, earlier: Manifest, *, keep: bool = True) -> Candidate:
+        """The snapshot of an earlier manifest again, held. Without `keep` it is only described.
+
+        Raises:
+            SnapshotError: when its database cannot be restored.
+            AccessDenied, StoreUnavailable, StoreError, OSError: as `make`.
+        """
+        databases = {base.manifest.database, earlier.database}
+        missing = [each for each in databases if not self._state.database_path(each).exists()]
+        needed_bytes = sum(each.size_bytes for each in missing) + earlier.database.size_bytes
+        verify_space(self._state.folder, needed_bytes, "a rollback")
+        with self._state.scratch() as scratch:
+            target = self._find_database(earlier, scratch)
+            if target is None:
+                raise SnapshotError(
+                    f"snapshot {earlier.sequence} cannot be restored: the store lacks some of its blobs, or "
+                    "has damaged them; `music-cloud verify` names them"
+                )
+            old = self._find_database(base.manifest, scratch)
+            delta = None
+            if old is not None:
+                self._progress.begin("compare")
+                changed = compare_databases(old, target)
+                self._progress.begin("encode")
+                delta = self._write_delta(base, old, target, changed, scratch)
+            fields = (getattr(earlier, name) for name in SnapshotManifest.__struct_fields__)
+            export = Export(earlier.database, SnapshotManifest(*fields))
+            candidate = replace(self._describe(base, target, export, None, delta, scratch), held=True)
+            if keep:
                 self._state.candidate.store(candidate, scratch)
             return candidate
 
@@ -114,10 +156,16 @@ class Candidates:
             self._state.store_rebuilt(measure)
         return is_rebuild_due(measure, rebuilt)
 
+    @property
+    def _catalogue(self) -> Path:
+        if self._source_db is None:
+            raise SourceError("there is no catalogue to publish from")
+        return self._source_db
+
     def _verify_space(self, base: Pointer | None, *, is_export: bool) -> None:
         """Check that what is to be made finds room, before hours are spent on it."""
-        new_bytes = catalogue_bytes(self._source_db)
-        needed_bytes = new_bytes + copied_bytes(self._source_db)
+        new_bytes = catalogue_bytes(self._catalogue)
+        needed_bytes = new_bytes + copied_bytes(self._catalogue)
         if base is not None:
             database = base.manifest.database
             needed_bytes = max(needed_bytes, int(database.size_bytes * _GROWTH))
@@ -156,31 +204,31 @@ class Candidates:
         clone_file(old, target)
         try:
             refreshed = refresh_database(
-                self._source_db,
+                self._catalogue,
                 target,
                 metadata_keys=self._options.metadata_keys,
-                known_settings=self._state.load_settings(published),
+                known=self._state.load_known(published),
             )
         except MalformedError:  # made by another version: not a row of it can be kept
             target.unlink()
             return None
         if remember and not refreshed.is_changed:
-            self._state.store_settings(published, refreshed.settings)
+            self._state.store_known(published, refreshed.known)
         return refreshed
 
     def _export(self, base: Pointer | None, target: Path, *, remember: bool) -> None:
         self._verify_space(base, is_export=True)
         self._progress.begin("export")
-        fill_database(self._source_db, target, metadata_keys=self._options.metadata_keys)
+        fill_database(self._catalogue, target, metadata_keys=self._options.metadata_keys)
         if remember:
             self._state.store_rebuilt(measure_database(target))
 
     def _write_delta(
-        self, base: Pointer, old: Path, changed: Sequence[int], scratch: Path
+        self, base: Pointer, old: Path, target: Path, changed: Sequence[int], scratch: Path
     ) -> WrittenDelta | None:
         return write_delta(
             old,
-            scratch / DATABASE_NAME,
+            target,
             changed,
             scratch / "blobs",
             batch_pages=self._options.batch_pages,
@@ -190,6 +238,7 @@ class Candidates:
     def _describe(
         self,
         base: Pointer | None,
+        target: Path,
         export: Export,
         refreshed: RefreshResult | None,
         written: WrittenDelta | None,
@@ -201,7 +250,7 @@ class Candidates:
         if base is not None and written is not None:
             delta = Delta(base.manifest.database, export.database, written.blobs)
         if base is None or delta is None or needs_keyframe(base.manifest, delta):
-            keyframe = self._write_keyframe(scratch / DATABASE_NAME, export.database, scratch)
+            keyframe = self._write_keyframe(target, export.database, scratch)
         return Candidate(
             self._store.address,
             base and base.digest,

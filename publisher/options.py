@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ class PublishOptions:
     `accept_clock`: the clock is right, although the last publish has a later date.
     `rebuild`: export the catalogue anew, even where a refresh of the last database would do.
     `dry_run`: find out what would be sent, and send nothing.
+    `resume`: go on with the catalogue, although a rollback holds the store.
+    `repair`: look at every blob that the pointer names, and put right what is missing or damaged.
+    `proof`: check the database before it is uploaded, and what was uploaded before the pointer moves.
     `signing_key`: signs every manifest; None publishes what only a mirror that asks for no signature takes.
     """
 
@@ -37,6 +41,9 @@ class PublishOptions:
     accept_clock: bool = False
     rebuild: bool = False
     dry_run: bool = False
+    resume: bool = False
+    repair: bool = False
+    proof: bool = True
     signing_key: SecretKey | None = None
 
 
@@ -47,3 +54,5 @@ class Environment:
     now: Callable[[], datetime] = lambda: datetime.now(UTC).replace(microsecond=0)
     random_id: Callable[[], str] = lambda: secrets.token_hex(16)
     backoff: Backoff = field(default_factory=Backoff)
+    # Which blobs are read back: no store can tell.
+    random: random.Random = field(default_factory=random.SystemRandom)

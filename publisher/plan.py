@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import asdict, replace
 
 from contracts.errors import ClockError, SignatureError, UnsupportedError
-from contracts.manifest import MANIFEST_MAX_BYTES, Keyframe, Manifest, format_manifest
+from contracts.manifest import MANIFEST_MAX_BYTES, Delta, Digest, Keyframe, Manifest, format_manifest
 from publisher.chain import trim_chain
 from publisher.pointer import Pointer
 from publisher.state import Candidate
@@ -66,6 +66,7 @@ def plan_snapshot(
         database=candidate.database,
         keyframe=keyframe,
         deltas=trim_chain(deltas, keyframe),
+        held=candidate.held,
         condemned=base.manifest.condemned if base else None,
     )
     _verify_size(manifest)
@@ -88,10 +89,21 @@ def is_renewal_due(manifest: Manifest, now: datetime, *, is_signed: bool = True)
 
 
 def plan_renewal(
-    base: Pointer, *, now: datetime, expiry: timedelta, random_id: str, keyframe: Keyframe | None = None
+    base: Pointer,
+    *,
+    now: datetime,
+    expiry: timedelta,
+    random_id: str,
+    keyframe: Keyframe | None = None,
+    deltas: tuple[Delta, ...] | None = None,
+    resume: bool = False,
+    condemned: Digest | None = None,
+    oldest_kept: int | None = None,
 ) -> Manifest:
     """The manifest of the same snapshot with a new expiry, and with a new keyframe when one is given.
 
+    `deltas` are the chain from now on, where that of `base` has to be cut; `resume` ends a hold. `condemned`
+    and `oldest_kept` are what a prune says; None copies them.
     Raises:
         UnsupportedError: when it would be larger than mirrors take.
     """
@@ -104,7 +116,10 @@ def plan_renewal(
         published_at=now,
         expires_at=now + expiry,
         keyframe=keyframe,
-        deltas=trim_chain(base.manifest.deltas, keyframe),
+        deltas=trim_chain(base.manifest.deltas if deltas is None else deltas, keyframe),
+        held=base.manifest.held and not resume,
+        condemned=condemned or base.manifest.condemned,
+        oldest_kept=oldest_kept or base.manifest.oldest_kept,
     )
     _verify_size(manifest)
     return manifest

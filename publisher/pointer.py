@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from contracts.digests import digest_bytes
 from contracts.errors import ConflictError, ObjectMissing, PreconditionFailed, StoreUnavailable
-from contracts.layout import POINTER_KEY
+from contracts.layout import POINTER_KEY, manifest_key
 from contracts.manifest import MANIFEST_MAX_BYTES, Manifest, format_manifest, parse_manifest
-from stores.base import Create, Store, Update, read_whole
+from stores.base import Create, ReadableStore, Store, Update, read_whole
 
 _SWAPS = 4  # tries before a store that refuses without a reason is given up
+_READS = 4  # tries before a line that damages what it carries is given up
 
 
 class Pointer(NamedTuple):
@@ -27,17 +28,38 @@ class Pointer(NamedTuple):
     etag: str
 
 
-def fetch_pointer(store: Store) -> Pointer | None:
+def fetch_pointer(store: ReadableStore) -> Pointer | None:
     """The pointer, or None when nothing was ever published.
 
+    Its bytes are believed when they are those of a manifest in the store, as they should be, or come twice.
     Raises: MalformedError, UnsupportedError, AccessDenied, StoreUnavailable.
     """
+    for _ in range(_READS):
+        found = _read_pointer(store)
+        if found is None:
+            return None
+        stored, etag = found
+        # A bit that flipped on a line without TLS would become the `previous` of everything that follows.
+        if _is_copied(store, stored) or _read_pointer(store) == found:
+            return Pointer(parse_manifest(stored), digest_bytes(stored), etag)
+    raise StoreUnavailable(f"{POINTER_KEY} comes as other bytes each time that it is read")
+
+
+def _read_pointer(store: ReadableStore) -> tuple[bytes, str] | None:
+    """The pointer's bytes, as they came, and its entity tag."""
     try:
         reading = store.get(POINTER_KEY)
     except ObjectMissing:
         return None
-    stored = read_whole(reading, MANIFEST_MAX_BYTES)
-    return Pointer(parse_manifest(stored), digest_bytes(stored), reading.info.etag)
+    return read_whole(reading, MANIFEST_MAX_BYTES), reading.info.etag
+
+
+def _is_copied(store: ReadableStore, stored: bytes) -> bool:
+    """Whether there is a manifest of these very bytes: it is put before the pointer is."""
+    try:
+        return store.head(manifest_key(digest_bytes(stored))).size_bytes == len(stored)
+    except ObjectMissing:
+        return False
 
 
 def swap_pointer(
@@ -62,7 +84,7 @@ def swap_pointer(
         found = fetch_pointer(store)
         if found is not None and found.manifest.publish_id == manifest.publish_id:
             return found
-        if (found and found.digest) != (base and base.digest):
+        if _is_moved(found, base):
             raise ConflictError(
                 "another publisher published first"
                 + (f" (sequence {found.manifest.sequence})" if found else "")
@@ -71,3 +93,13 @@ def swap_pointer(
         if attempt < _SWAPS:
             pause(attempt)
     raise StoreUnavailable(f"the pointer could not be moved: {failure}") from failure
+
+
+def _is_moved(found: Pointer | None, base: Pointer | None) -> bool:
+    """Whether somebody moved the pointer from `base`; an older one comes from a cache, and says nothing."""
+    if found is None or base is None:
+        return found is not base  # one of the two is not there
+    is_older = found.manifest.sequence < base.manifest.sequence
+    if is_older and found.manifest.repository == base.manifest.repository:
+        return False
+    return found.digest != base.digest

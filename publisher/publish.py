@@ -10,24 +10,29 @@ due follows when the delta is live.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from contracts.digests import digest_bytes
-from contracts.errors import ContractError, StoreError, UnsupportedError
-from contracts.layout import Kind, format_key, manifest_key
-from contracts.manifest import Keyframe, Manifest, format_manifest
+from contracts.errors import ContractError, MalformedError, SnapshotError, StoreError, UnsupportedError
+from contracts.layout import Kind, blob_key, format_key, manifest_key
+from contracts.manifest import Delta, Keyframe, Manifest, format_manifest
 from publisher.candidates import Candidates
 from publisher.chain import is_keyframe_due, is_newer_keyframe
+from publisher.condemned import Condemned
+from publisher.damage import blobs_of, deltas_after_damage, find_damaged
+from publisher.history import find_held_since
 from publisher.options import Environment, PublishOptions
 from publisher.plan import is_renewal_due, plan_renewal, plan_snapshot, verify_clock
 from publisher.pointer import Pointer, fetch_pointer, swap_pointer
-from publisher.probe import verify_preconditions
-from publisher.refresh import TableChanges
+from publisher.probe import suit_store
+from publisher.proof import Proof
+from publisher.repair import mend_copy
+from publisher.result import Outcome, PublishResult, sum_changes
 from publisher.signing import is_signed, sign_manifest, verify_not_retired
 from publisher.spool import Spool
 from publisher.state import Candidate, State, WaitingKeyframe
@@ -35,34 +40,6 @@ from publisher.upload import Upload
 from stores.base import Store
 from stores.progress import Progress
 from stores.single_publisher import SinglePublisherStore
-
-Outcome = Literal["published", "renewed", "unchanged", "planned"]
-
-
-@dataclass(frozen=True)
-class PublishResult:
-    """What a publish did, or would do: "planned" is what a dry run says of what it would publish.
-
-    `resumed`: a candidate of an earlier run was finished first. `keyframe`: one was published, with the
-    snapshot or after it (a dry run knows only of the former). `tables`: the rows that changed, by table of
-    the read model; empty when the catalogue was exported anew. `pages`: in the deltas, of 4,096 bytes. Bytes
-    are those of blobs, manifest, signature and pointer: sent now, and in the store already. `full_bytes` are
-    those of a full upload, which is the keyframe's blobs. `postponed`, when there is one, says in a sentence
-    why a keyframe that is due could not follow; the snapshot is live all the same.
-    """
-
-    outcome: Outcome
-    manifest: Manifest
-    resumed: bool
-    keyframe: bool
-    tables: Mapping[str, TableChanges]
-    pages: int
-    sent_bytes: int
-    sent_objects: int
-    present_bytes: int
-    full_bytes: int
-    seconds: float
-    postponed: str | None = None
 
 
 def publish(
@@ -84,12 +61,12 @@ def publish(
         ConflictError: when another publisher was faster, or uses the same state folder now.
         EquivocationError: when the store is not the one that was published to from this state folder.
         SignatureError: when the key has handed over, or what is published is held and not signed by it.
-        MalformedError, UnsupportedError, DigestMismatchError: when the store holds something else than a
-            publisher put there.
+        MalformedError, UnsupportedError, DigestMismatchError, ObjectMissing: when the store holds something
+            else than a publisher put there, or what was made is no good (publisher/proof.py).
         AccessDenied, StoreUnavailable, StoreError: as the store does.
         OSError: when the state folder cannot be written, or its disk has no room.
     """
-    return _Publish(
+    return PublishRun(
         Path(source_db),
         store,
         State(Path(state_dir)),
@@ -99,10 +76,12 @@ def publish(
     ).run()
 
 
-class _Publish:
+class PublishRun:
+    """One run: what a publish and a rollback (publisher/rollback.py) have in common."""
+
     def __init__(
         self,
-        source_db: Path,
+        source_db: Path | None,
         store: Store,
         state: State,
         options: PublishOptions,
@@ -116,8 +95,13 @@ class _Publish:
         self._environment = environment
         self._candidates = Candidates(source_db, self._store, state, options, progress)
         self._upload = Upload(self._store, progress)
+        self._condemned = Condemned(self._store)
+        self._proof = Proof(
+            source_db, self._store, state, progress, random=environment.random, is_wanted=options.proof
+        )
         self._published: list[Candidate] = []
         self._keyframe = False
+        self._repaired = 0
         self._live: Pointer | None = None  # where this run has moved the pointer to
         self._postponed: str | None = None
 
@@ -132,7 +116,7 @@ class _Publish:
             manifest,
             waiting is not None,
             self._keyframe,
-            _sum_changes(self._published),
+            sum_changes(self._published),
             sum(candidate.pages or 0 for candidate in self._published),
             self._upload.sent_bytes,
             self._upload.sent_objects,
@@ -140,7 +124,15 @@ class _Publish:
             manifest.keyframe.stored_bytes,
             time.monotonic() - started,
             self._postponed,
+            repaired=self._repaired,
+            held_since=self._find_held_since(base),
+            proof_seconds=self._proof.seconds,
+            proof_remark=self._proof.remark,
         )
+
+    def _find_held_since(self, base: Pointer | None) -> datetime | None:
+        live = self._live or base
+        return None if live is None or not live.manifest.held else find_held_since(self._store, live)
 
     def _fetch_base(self) -> Pointer | None:
         """The pointer, when this machine may move it."""
@@ -154,30 +146,42 @@ class _Publish:
         )
         if options.signing_key is not None:
             verify_not_retired(self._store, options.signing_key)
-        if not (options.single_publisher or options.dry_run or self._state.is_probed(self._store.address)):
-            verify_preconditions(self._store)
-            self._state.store_probed(self._store.address)
+        if not (options.single_publisher or options.dry_run):
+            self._store = suit_store(self._store, self._state, self._environment.now())
         return base
 
     def _load_candidate(self, base: Pointer | None) -> Candidate | None:
         """What an earlier run left ready, when nothing was published since."""
         candidate = self._state.candidate.load()
-        # One made with other keys may hold what the operator has since decided to keep.
-        wanted = (self._store.address, base and base.digest, self._options.metadata_keys)
-        if candidate is None or (candidate.store, candidate.base, candidate.metadata_keys) != wanted:
+        wanted = (self._store.address, base and base.digest)
+        if candidate is None or (candidate.store, candidate.base) != wanted:
             return None
-        return None if base is not None and base.manifest.held else candidate
+        if self._options.proof and self._state.load_database(candidate.database) is None:
+            return None  # nothing of it could be proven any more
+        if candidate.held:  # a rollback that was interrupted: its operator wanted it
+            return None if self._options.resume else candidate
+        # One made with other keys may hold what the operator has since decided to keep.
+        is_wanted = candidate.metadata_keys == self._options.metadata_keys and not self._is_held(base)
+        return candidate if is_wanted else None
+
+    def _is_held(self, base: Pointer | None) -> bool:
+        """Whether a rollback keeps this run from publishing the catalogue."""
+        return base is not None and base.manifest.held and not self._options.resume
 
     def _plan(self, base: Pointer | None, waiting: Candidate | None) -> tuple[Outcome, Manifest]:
         """Count what would be sent: what waits, or else what the catalogue now says."""
         candidate = waiting
-        if candidate is None and not (base is not None and base.manifest.held):
+        if candidate is None and not self._is_held(base):
             candidate = self._candidates.make(
                 base, rebuild=self._options.rebuild, now=self._environment.now(), keep=False
             )
         if candidate is None:
             assert base is not None  # nothing published before: then there is a candidate
             return "unchanged", base.manifest
+        return self._describe(base, candidate)
+
+    def _describe(self, base: Pointer | None, candidate: Candidate) -> tuple[Outcome, Manifest]:
+        """Count what a candidate would send; nothing is sent."""
         manifest = self._plan_snapshot(base, candidate)
         self._upload.look_for(candidate, manifest)
         if self._options.signing_key is not None:
@@ -188,18 +192,28 @@ class _Publish:
     def _bring_up(self, base: Pointer | None, waiting: Candidate | None) -> tuple[Outcome, Manifest]:
         """Publish what waits, what changed since, and a keyframe if one is due; else renew if that is due."""
         self._tidy(base, waiting)
-        if base is None or not base.manifest.held:
-            if waiting is not None:
-                base = self._publish_candidate(waiting, base)
+        if waiting is not None:
+            base = self._publish_candidate(waiting, base)
+        is_held = self._is_held(base)
+        if not is_held:
             base = self._publish_changes(base, rebuild=self._options.rebuild)
+        assert base is not None  # nothing published before: then there was a candidate
+        if self._options.repair:
+            base = self._repair(base)
+        if not is_held:
             base = self._publish_keyframe_if_possible(base)
-        if self._published or self._keyframe:
+        if base.manifest.held and not is_held:  # the catalogue is what is held
+            return "renewed", self._renew(base, resume=True).manifest
+        if self._published or self._keyframe or self._repaired:
             return "published", base.manifest
-        key = self._options.signing_key
-        is_fine = key is None or is_signed(self._store, base, key)
-        if is_renewal_due(base.manifest, self._environment.now(), is_signed=is_fine):
+        if self._is_renewal_due(base):
             return "renewed", self._renew(base).manifest
         return "unchanged", base.manifest
+
+    def _is_renewal_due(self, base: Pointer) -> bool:
+        key = self._options.signing_key
+        is_fine = key is None or is_signed(self._store, base, key)
+        return is_renewal_due(base.manifest, self._environment.now(), is_signed=is_fine)
 
     def _tidy(self, base: Pointer | None, waiting: Candidate | None) -> None:
         """Delete what a crash or another publisher has left useless."""
@@ -221,9 +235,12 @@ class _Publish:
 
     def _publish_candidate(self, candidate: Candidate, base: Pointer | None) -> Pointer:
         """Upload what is missing, then move the pointer."""
+        candidate = self._condemned.rename(base, candidate, self._state.candidate)
         with self._discarding(self._state.candidate):
             self._plan_snapshot(base, candidate)
-        self._upload.put_blobs(candidate, self._state.candidate.blob_path)
+            self._proof.verify_candidate(candidate)
+            self._upload.put_blobs(candidate, self._state.candidate.blob_path)
+            self._proof.verify_upload(candidate)
         pointer = self._swap(base, self._plan_snapshot(base, candidate))
         self._state.candidate.discard()
         self._state.delete_databases([candidate.database])
@@ -248,24 +265,52 @@ class _Publish:
             if is_keyframe_due(base.manifest) and self._candidates.is_rebuild_due(base.manifest):
                 base = self._publish_changes(base, rebuild=True)
             waiting = self._make_keyframe(base.manifest)
-        if waiting is None:
-            return base
+        return base if waiting is None else self._send_keyframe(waiting, base)
+
+    def _send_keyframe(
+        self, waiting: WaitingKeyframe, base: Pointer, deltas: tuple[Delta, ...] | None = None
+    ) -> Pointer:
+        """Upload what is missing of a keyframe, then move the pointer."""
+        waiting = self._condemned.rename(base, waiting, self._state.keyframe)
         with self._discarding(self._state.keyframe):
-            self._plan_renewal(base, waiting.keyframe)
-        self._upload.put_blobs(waiting, self._state.keyframe.blob_path)
-        base = self._renew(base, waiting.keyframe)
+            self._plan_renewal(base, waiting.keyframe, deltas)
+            self._proof.verify_keyframe(waiting)
+            self._upload.put_blobs(waiting, self._state.keyframe.blob_path)
+            self._proof.verify_upload(waiting)
+        base = self._renew(base, waiting.keyframe, deltas)
         self._keyframe = True
         self._state.keyframe.discard()
         return base
 
     @contextmanager
     def _discarding(self, spool: Spool[Any]) -> Iterator[None]:
-        """What no manifest can describe is neither sent nor kept: other settings make something else."""
+        """What no manifest can describe, or is no good, is not kept: what is made next may be better."""
         try:
             yield
-        except UnsupportedError:
+        except (UnsupportedError, MalformedError):
             spool.discard()
             raise
+
+    def _repair(self, base: Pointer) -> Pointer:
+        """Put right what the pointer names and the store lacks, or has damaged."""
+        blobs = blobs_of(base.manifest)
+        self._progress.begin("verify", sum(blob.size_bytes for blob in blobs))
+        damaged = find_damaged(self._store, blobs, self._progress.add)
+        self._repaired = len(damaged) + mend_copy(self._store, base)
+        if not damaged:
+            return base
+        if base.manifest.held:
+            self._is_renewal_due(base)  # what nobody has compared with the catalogue must be signed by us
+        waiting = self._candidates.make_keyframe(base.manifest)
+        if waiting is None:
+            raise SnapshotError(
+                f"the database of snapshot {base.manifest.sequence} is nowhere to be had; end the hold with "
+                "--resume, or roll back to another snapshot"
+            )
+        for blob in waiting.blobs:
+            if blob in damaged:  # what is there under its name would be left alone
+                self._store.delete(blob_key(blob.digest))
+        return self._send_keyframe(waiting, base, deltas_after_damage(base.manifest, damaged))
 
     def _make_keyframe(self, manifest: Manifest) -> WaitingKeyframe | None:
         return self._candidates.make_keyframe(manifest) if is_keyframe_due(manifest) else None
@@ -289,25 +334,42 @@ class _Publish:
             random_id=self._environment.random_id(),
         )
 
-    def _plan_renewal(self, base: Pointer, keyframe: Keyframe | None) -> Manifest:
+    def _plan_renewal(
+        self,
+        base: Pointer,
+        keyframe: Keyframe | None = None,
+        deltas: tuple[Delta, ...] | None = None,
+        resume: bool = False,
+    ) -> Manifest:
         return plan_renewal(
             base,
             now=self._environment.now(),
             expiry=self._options.expiry,
             random_id=self._environment.random_id(),
             keyframe=keyframe,
+            deltas=deltas,
+            resume=resume,
         )
 
-    def _renew(self, base: Pointer, keyframe: Keyframe | None = None) -> Pointer:
-        return self._swap(base, self._plan_renewal(base, keyframe))
+    def _renew(
+        self,
+        base: Pointer,
+        keyframe: Keyframe | None = None,
+        deltas: tuple[Delta, ...] | None = None,
+        resume: bool = False,
+    ) -> Pointer:
+        return self._swap(base, self._plan_renewal(base, keyframe, deltas, resume))
 
     def _swap(self, base: Pointer | None, manifest: Manifest) -> Pointer:
+        self._condemned.verify(base, manifest)
         stored = format_manifest(manifest)
         digest = digest_bytes(stored)
         self._upload.put(manifest_key(digest), BytesIO(stored), len(stored))
+        self._proof.verify_object(manifest_key(digest), stored)
         if self._options.signing_key is not None:
             signature = sign_manifest(self._options.signing_key, manifest)
             self._upload.put(format_key(Kind.SIGNATURE, digest), BytesIO(signature), len(signature))
+            self._proof.verify_object(format_key(Kind.SIGNATURE, digest), signature)
         self._progress.begin("swap")
         backoff = self._environment.backoff
         pointer = swap_pointer(
@@ -317,13 +379,3 @@ class _Publish:
         self._state.store_repository(manifest.repository)
         self._live = pointer
         return pointer
-
-
-def _sum_changes(candidates: Sequence[Candidate]) -> dict[str, TableChanges]:
-    """The rows that changed in any of these, table by table."""
-    changes: dict[str, TableChanges] = {}
-    for candidate in candidates:
-        for name, change in candidate.tables.items():
-            before = changes.get(name, TableChanges())
-            changes[name] = TableChanges(*(sum(counts) for counts in zip(before, change, strict=True)))
-    return changes

@@ -105,7 +105,7 @@ class Selection(NamedTuple):
     @property
     def rows(self) -> str:
         """What follows FROM, but for the order."""
-        exists = "" if self.song_id is None else f" CROSS JOIN temp.song_ids ON {_song_exists(self.song_id)}"
+        exists = "" if self.song_id is None else f" CROSS JOIN temp.song_ids ON {song_exists(self.song_id)}"
         return f"{self.tables}{exists} WHERE {self.condition}"
 
     @property
@@ -119,7 +119,8 @@ def select(name: str, invalid: Collection[str] = ()) -> Selection:
     return _QUERIES[name].select(invalid)
 
 
-def _song_exists(song_id: str) -> str:
+def song_exists(song_id: str) -> str:
+    """A condition on `temp.song_ids`: the song is one of those given to `define_existing_ids`."""
     return (
         f"song_ids.block = {song_id} >> 5 AND song_ids.bits >> ({song_id} & 31) & 1"
         f" AND {song_id} = CAST({song_id} AS INTEGER)"

@@ -60,6 +60,22 @@ class Spool(Generic[P]):
         scratch.replace(self._folder)
         sync_folder(self._folder.parent)
 
+    def add_blob(self, blob: Blob, content: bytes) -> None:
+        """Put a blob beside those of the plan, on disk when this returns; for a plan that is to replace it.
+
+        Raises:
+            OSError: when it cannot be written.
+        """
+        replace_file(self.blob_path(blob), content)
+
+    def replace(self, plan: P) -> None:
+        """Keep another plan instead of the one that waits; its blobs are there.
+
+        Raises:
+            OSError: when it cannot be written.
+        """
+        replace_file(self._folder / "plan.json", msgspec.json.encode(plan))
+
     def discard(self) -> None:
         """Forget the plan; a crash half-way leaves one that is damaged, which counts as none."""
         (self._folder / "plan.json").unlink(missing_ok=True)

@@ -7,9 +7,10 @@ holds at most the database that is published, the one that is to follow, and the
     databases/<digest>.db   what was published last: the base of the next delta
     candidate/              the snapshot that is to follow (publisher/spool.py)
     keyframe/               a keyframe that follows when that is live
-    repository, probed      which repository the store holds; which store honours preconditions
+    repository              which repository the store holds
+    profile                 what the store was found to do (publisher/profile.py)
     rebuilt                 how large a fresh export was
-    settings                with which settings a database was made; only makes the next refresh faster
+    settings, assets        what is known of a database; only makes its next refresh faster
     scratch/                what is being made
     lock                    held while a publish runs
 """
@@ -26,10 +27,12 @@ import msgspec
 from contracts.digests import digest_stream
 from contracts.errors import ConflictError, EquivocationError
 from contracts.manifest import Blob, Database, Delta, Digest, Keyframe, Manifest, SnapshotManifest
+from publisher.differences import TableChanges
 from publisher.drift import Measure
-from publisher.refresh import TableChanges
+from publisher.known import NOTHING_KNOWN, Known
+from publisher.profile import Profile
 from publisher.spool import Spool
-from stores.files import replace_file, sync_folder
+from stores.files import replace_file, sync_file, sync_folder
 from stores.locks import exclusive_lock
 
 
@@ -48,6 +51,8 @@ class Candidate(msgspec.Struct, frozen=True):
     metadata_keys: frozenset[str] | None = None  # what it was made with
     tables: dict[str, TableChanges] = {}
     pages: int | None = None
+    renamed_for: Digest | None = None  # the list of condemned objects whose names its blobs avoid
+    held: bool = False  # a rollback's: what is published before is held from then on
 
     @property
     def blobs(self) -> Collection[Blob]:
@@ -62,6 +67,7 @@ class WaitingKeyframe(msgspec.Struct, frozen=True):
     store: str
     keyframe: Keyframe
     metadata_keys: frozenset[str] | None = None  # with which it was made
+    renamed_for: Digest | None = None  # as a candidate's
 
     @property
     def blobs(self) -> Collection[Blob]:
@@ -78,9 +84,10 @@ class State:
         self.keyframe = Spool(folder / "keyframe", WaitingKeyframe)
         self._databases = folder / "databases"
         self._repository = folder / "repository"
-        self._probed = folder / "probed"
+        self._profile = folder / "profile"
         self._rebuilt = folder / "rebuilt"
         self._settings = folder / "settings"
+        self._assets = folder / "assets"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -138,18 +145,29 @@ class State:
             if path.name not in names:
                 path.unlink()
 
-    def load_settings(self, database: Database) -> str | None:
-        """What decided what became public of this database, for `refresh_database`; None when not known."""
+    def load_known(self, database: Database) -> Known:
+        """What is known of this database, for `refresh_database`."""
         try:
-            digest, settings = self._settings.read_text("utf-8").split()
+            digest, settings, assets = self._settings.read_text("utf-8").split()
+            if digest != database.digest:
+                return NOTHING_KNOWN
+            with self._assets.open("rb") as stream:
+                return Known(settings, self._assets if digest_stream(stream) == assets else None)
         except (OSError, ValueError):
-            return None
-        return settings if digest == database.digest else None
+            return NOTHING_KNOWN
 
-    def store_settings(self, database: Database, settings: str | None) -> None:
-        """Remember what a refresh says of the database that it made or left as it was."""
-        if settings is not None and settings != self.load_settings(database):
-            replace_file(self._settings, f"{database.digest} {settings}\n".encode())
+    def store_known(self, database: Database, known: Known) -> None:
+        """Remember what a refresh says of the database that it made or left alone; takes its file over."""
+        if known.settings is None or known == self.load_known(database):
+            return
+        assets = "-"
+        if known.assets is not None:
+            with known.assets.open("rb") as stream:
+                assets = digest_stream(stream)
+            sync_file(known.assets)
+            known.assets.replace(self._assets)
+            sync_folder(self.folder)
+        replace_file(self._settings, f"{database.digest} {known.settings} {assets}\n".encode())
 
     def database_path(self, database: Database) -> Path:
         """Where the state keeps this database, if it does."""
@@ -186,16 +204,16 @@ class State:
         if not self._repository.exists():
             replace_file(self._repository, repository.encode())
 
-    def is_probed(self, address: str) -> bool:
-        """Whether the store at this address is known to honour preconditions."""
+    def load_profile(self) -> Profile | None:
+        """What was last found of a store, if that is known; its address says which one it was."""
         try:
-            return self._probed.read_text("utf-8") == address
-        except (OSError, UnicodeDecodeError):
-            return False
+            return msgspec.json.decode(self._profile.read_bytes(), type=Profile)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return None
 
-    def store_probed(self, address: str) -> None:
-        """Remember that the store at this address honours preconditions."""
-        replace_file(self._probed, address.encode())
+    def store_profile(self, profile: Profile) -> None:
+        """Remember what was found of a store."""
+        replace_file(self._profile, msgspec.json.encode(profile))
 
     def load_rebuilt(self) -> Measure | None:
         """How large the last fresh export was, if that is known."""

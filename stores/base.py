@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import BinaryIO, NamedTuple, Protocol
 
 from contracts.errors import MalformedError, PreconditionFailed, StoreUnavailable
@@ -167,9 +168,20 @@ def parse_size(text: str | None, what: str) -> int:
     return int(text)
 
 
-def parse_retry_after(text: str | None) -> float | None:
-    """Seconds from a Retry-After header (RFC 9110, section 10.2.3); None for a date or anything else."""
-    return float(text) if text and text.isascii() and text.isdecimal() and len(text) <= 9 else None
+def parse_retry_after(text: str | None, date: str | None = None) -> float | None:
+    """Seconds from a Retry-After header (RFC 9110, section 10.2.3), None when it says nothing that counts.
+
+    One that names a moment counts from `date`, the Date of the same answer: both are by the server's clock.
+    """
+    if not text:
+        return None
+    if text.isascii() and text.isdecimal():
+        return float(text) if len(text) <= 9 else None
+    try:
+        until_s = (parsedate_to_datetime(text) - parsedate_to_datetime(date or "")).total_seconds()
+    except (ValueError, TypeError, OverflowError):  # no date, or one with and one without a time zone
+        return None
+    return max(until_s, 0.0)
 
 
 def stream_pieces(stream: BinaryIO) -> Iterable[bytes]:

@@ -51,6 +51,7 @@ _LASTING = {
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EROFS,
+    errno.EFBIG,
     errno.EEXIST,
     errno.ENOTDIR,
     errno.EISDIR,

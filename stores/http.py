@@ -1,37 +1,51 @@
 """A bucket behind plain HTTP(S), read only: what a public mirror polls.
 
 Invariant: bytes come as they are stored (no content coding), redirects are not followed, and an answer that
-is neither the object nor a plain refusal is "unavailable", never "missing".
+is neither the object nor a plain refusal is "unavailable", never "missing". No answer holds anybody for long,
+however slowly its headers or its body come.
 """
 
 from __future__ import annotations
 
+import http.client
+import io
 import re
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
 from contracts.errors import AccessDenied, ObjectMissing, StoreError, StoreUnavailable
 from stores.base import PIECE_BYTES, ObjectInfo, Reading, parse_retry_after, parse_size
+from stores.pace import is_too_slow
 
 _TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)
 _IDENTITY = {"Accept-Encoding": "identity"}
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")  # RFC 9110, section 14.4
-# Slow retrieval (TUF specification, section 1.5.2): slower than a modem is no line but an attack or a fault.
-_SLOWEST_BYTES_PER_S = 1024
-_PATIENCE_S = 60.0
 _DRAIN_BYTES = 64 << 10
+# RFC 9110, section 8.8.3, and what some servers send without its quotes. "*" or a list would mean something
+# else in If-None-Match, and servers refuse headers of some KiB: either would blind a mirror for good.
+_ETAG = re.compile(r'(?:W/)?"[!\x23-\x7e\x80-\xff]{0,250}"|[0-9A-Za-z._:+/=-]{1,250}')
 
 
 class HttpStore:
-    """The bucket at a base URL; safe between threads."""
+    """The bucket at a base URL; safe between threads. Patience goes by `clock`: seconds, never back."""
 
-    def __init__(self, base_url: str, connections: int = 8) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        connections: int = 8,
+        timeout: urllib3.Timeout = _TIMEOUT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         try:
             parts = urlsplit(base_url)
             urllib3.util.parse_url(base_url)
@@ -43,8 +57,9 @@ class HttpStore:
             raise StoreError("the address of a store has no user, password, query or fragment")
         self.address = base_url.rstrip("/")
         self._pool = urllib3.PoolManager(
-            maxsize=connections, block=True, timeout=_TIMEOUT, retries=False, headers=_IDENTITY
+            maxsize=connections, block=True, timeout=timeout, retries=False, headers=_IDENTITY
         )
+        self._pool.pool_classes_by_scheme = _patient_pools(clock)
 
     def head(self, key: str) -> ObjectInfo:
         response = self._request("HEAD", key)
@@ -114,7 +129,7 @@ def _refusal(response: urllib3.BaseHTTPResponse, key: str, address: str) -> Stor
     if status in (401, 403):
         return AccessDenied(f"{address} refuses {key} (status {status}); a missing object may look so too")
     if status in (304, 429) or status >= 500:  # "not modified" answers no question that was asked
-        retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
+        retry_after_s = parse_retry_after(response.headers.get("Retry-After"), response.headers.get("Date"))
         return StoreUnavailable(f"{address} answered {key} with status {status}", retry_after_s)
     if 300 <= status < 400:
         target = response.headers.get("Location", "elsewhere")
@@ -142,17 +157,15 @@ def _info(response: urllib3.BaseHTTPResponse, key: str) -> ObjectInfo:
         size_bytes = _content_range(response)[2]
     else:
         size_bytes = parse_size(response.headers.get("Content-Length"), key)
-    return ObjectInfo(size_bytes, response.headers.get("ETag", ""))
+    etag = response.headers.get("ETag", "")
+    return ObjectInfo(size_bytes, etag if _ETAG.fullmatch(etag) else "")
 
 
 def _pieces(response: urllib3.BaseHTTPResponse, key: str, skip: int) -> Iterator[bytes]:
-    received, began_s = 0, time.monotonic()
     try:
         with _store_errors(key):
             # `read1` gives what has come: a server that sends a byte now and then holds nobody for long.
             while piece := response.read1(PIECE_BYTES, decode_content=False):
-                received += len(piece)
-                _verify_pace(received, time.monotonic() - began_s, key)
                 if skip >= len(piece):
                     skip -= len(piece)
                     continue
@@ -160,11 +173,6 @@ def _pieces(response: urllib3.BaseHTTPResponse, key: str, skip: int) -> Iterator
                 skip = 0
     finally:
         _release(response)
-
-
-def _verify_pace(received_bytes: int, seconds: float, key: str) -> None:
-    if seconds > _PATIENCE_S and received_bytes < seconds * _SLOWEST_BYTES_PER_S:
-        raise StoreUnavailable(f"{key} came too slowly: {received_bytes} bytes in {seconds:.0f} s")
 
 
 def _release(response: urllib3.BaseHTTPResponse) -> None:
@@ -177,3 +185,49 @@ def _release(response: urllib3.BaseHTTPResponse) -> None:
     else:
         response.close()
     response.release_conn()
+
+
+class _PatientStream(io.RawIOBase):
+    """What comes from a socket, while it comes fast enough; a socket's own timeout only ends a silence."""
+
+    def __init__(self, connection: socket.socket, clock: Callable[[], float]) -> None:
+        self._stream = connection.makefile("rb", buffering=0)
+        self._clock = clock
+        self._received_bytes = 0
+        self._waited_s = 0.0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        asked_s = self._clock()
+        received_bytes = self._stream.readinto(buffer) or 0
+        self._waited_s += self._clock() - asked_s
+        self._received_bytes += received_bytes
+        if is_too_slow(self._received_bytes, self._waited_s):
+            raise OSError(f"came too slowly: {self._received_bytes} bytes in {self._waited_s:.0f} s")
+        return received_bytes
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+class _PatientResponse(http.client.HTTPResponse):
+    """An answer whose status line and headers, too, are read through `_PatientStream`."""
+
+    def __init__(self, clock: Callable[[], float], sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp.close()
+        self.fp = io.BufferedReader(_PatientStream(sock, clock))
+
+
+def _patient_pools(clock: Callable[[], float]) -> dict[str, Any]:
+    """urllib3's pools, of connections whose answers are patient ones."""
+    response_class = {"response_class": partial(_PatientResponse, clock)}
+    plain = type("_PatientConnection", (HTTPConnection,), response_class)
+    over_tls = type("_PatientTlsConnection", (HTTPSConnection,), response_class)
+    return {
+        "http": type("_PatientPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
+        "https": type("_PatientTlsPool", (HTTPSConnectionPool,), {"ConnectionCls": over_tls}),
+    }

@@ -1,7 +1,8 @@
 """An S3-compatible bucket through boto3; the only file that imports it.
 
 Invariant: every write carries its SHA-256, conditional writes are one `PutObject` with a single attempt, and
-nothing that botocore or urllib3 raises gets out untranslated. Retrying is stores/retrying.py's.
+nothing that botocore or urllib3 raises gets out untranslated. No reading takes for ever (stores/pace.py).
+Retrying is stores/retrying.py's.
 What differs between providers, a publisher finds out by asking (publisher/probe.py).
 """
 
@@ -9,11 +10,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any, BinaryIO
 
 import boto3
@@ -49,6 +52,12 @@ from stores.base import (
     parse_size,
     stream_pieces,
 )
+from stores.pace import Pace
+
+# Answers that ask for another try, although their status says otherwise ("Error responses", Amazon S3 API
+# Reference): a slow line, a body that was cut off or spoilt on it, and a write that met another one half-way.
+_SPOILT = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}
+_TRY_AGAIN = {"RequestTimeout", "IncompleteBody", "ConditionalRequestConflict", "OperationAborted"}
 
 
 @dataclass(frozen=True)
@@ -62,37 +71,29 @@ class S3Settings:
     session_token: str | None = None
     addressing_style: str = "auto"  # "path" or "virtual" for servers that insist
     anonymous: bool = False
+    connect_timeout_s: float = 5.0
+    read_timeout_s: float = 30.0  # of silence, not of the whole answer
 
 
 class S3Store:
     """The objects beneath `prefix` in a bucket; safe between threads."""
 
-    def __init__(self, bucket: str, prefix: str, settings: S3Settings) -> None:
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str,
+        settings: S3Settings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._bucket = bucket
         self._prefix = prefix.strip("/")
+        self._settings = settings
+        self._clock = clock
         # With the endpoint: the same name elsewhere is another store.
         where = f" at {settings.endpoint_url}" if settings.endpoint_url else ""
         self.address = f"s3://{bucket}/{self._prefix}".rstrip("/") + where
         try:
-            self._client = boto3.session.Session().client(
-                "s3",
-                endpoint_url=settings.endpoint_url,
-                region_name=settings.region,
-                aws_access_key_id=settings.access_key_id,
-                aws_secret_access_key=settings.secret_access_key,
-                aws_session_token=settings.session_token,
-                config=Config(
-                    signature_version=UNSIGNED if settings.anonymous else "s3v4",
-                    s3={"addressing_style": settings.addressing_style},
-                    # Checksums that we did not ask for break many servers (boto/boto3#4392).
-                    request_checksum_calculation="when_required",
-                    response_checksum_validation="when_required",
-                    connect_timeout=5,
-                    read_timeout=30,
-                    max_pool_connections=16,
-                    retries={"total_max_attempts": 1},
-                ),
-            )
+            self._client = _client(settings)
         except (BotoCoreError, ValueError) as error:
             raise StoreError(f"{self.address}: {error}") from error
 
@@ -131,18 +132,9 @@ class S3Store:
                 digest.update(piece)
             body.seek(0)
         try:
-            with self._errors(key):
-                answer = self._client.put_object(
-                    Bucket=self._bucket,
-                    Key=self._name(key),
-                    Body=body,
-                    ChecksumSHA256=base64.b64encode(digest.digest()).decode(),
-                    **_headers(key),
-                    **conditions,
-                )
+            return self._put(key, body, digest.digest(), conditions)
         except ObjectMissing as error:  # how AWS and R2 answer If-Match for a key that is gone
             raise PreconditionFailed(f"{self.address}: {key} is gone") from error
-        return str(answer["ETag"])
 
     def delete(self, key: str) -> None:
         with self._errors(key):
@@ -172,6 +164,52 @@ class S3Store:
             answer = cause.response
         return _date(answer)
 
+    def is_checking_sums(self, key: str) -> bool:
+        """Whether a write whose SHA-256 is wrong is refused; one that is not leaves an object under `key`.
+
+        Raises: AccessDenied, StoreUnavailable.
+        """
+        try:
+            self._put(key, b"not what its checksum says", bytes(32), {})
+        except _SpoiltUpload:
+            return True
+        except (AccessDenied, StoreUnavailable):
+            raise
+        except StoreError:  # in another server's words
+            return True
+        return False
+
+    def url(self, key: str) -> str:
+        """Where anyone can read an object when the bucket is public."""
+        parameters = {"Bucket": self._bucket, "Key": self._name(key)}
+        return self._unsigned_url("get_object", parameters)
+
+    def listing_url(self, prefix: str) -> str:
+        """Where anyone can list the objects that begin with `prefix` when strangers may do that."""
+        parameters = {"Bucket": self._bucket, "Prefix": self._name(prefix)}
+        return self._unsigned_url("list_objects_v2", parameters)
+
+    def _unsigned_url(self, operation: str, parameters: Mapping[str, str]) -> str:
+        with self._errors(""):
+            return str(self._stranger.generate_presigned_url(operation, Params=parameters))
+
+    @cached_property
+    def _stranger(self) -> Any:
+        """A client without credentials, only to spell addresses; made when it is first needed."""
+        return _client(replace(self._settings, anonymous=True))
+
+    def _put(self, key: str, body: bytes | BinaryIO, sha256: bytes, conditions: Mapping[str, str]) -> str:
+        with self._errors(key):
+            answer = self._client.put_object(
+                Bucket=self._bucket,
+                Key=self._name(key),
+                Body=body,
+                ChecksumSHA256=base64.b64encode(sha256).decode(),
+                **_headers(key),
+                **conditions,
+            )
+        return str(answer["ETag"])
+
     def _name(self, key: str) -> str:
         return f"{self._prefix}/{key}" if self._prefix else key
 
@@ -179,6 +217,7 @@ class S3Store:
         body = answer["Body"]
         try:
             info = _info(answer, key)
+            coming_bytes = info.size_bytes
             if start:
                 total = str(answer.get("ContentRange", "")).rpartition("/")[2]
                 if not total:
@@ -187,12 +226,20 @@ class S3Store:
         except StoreUnavailable:
             body.close()
             raise
-        return Reading(info, self._pieces(body, key), body.close)
+        return Reading(info, self._pieces(body, key, coming_bytes), body.close)
 
-    def _pieces(self, body: Any, key: str) -> Iterator[bytes]:
+    def _pieces(self, body: Any, key: str, coming_bytes: int) -> Iterator[bytes]:
+        pace = Pace(self._clock)
         try:
             with self._errors(key):
-                yield from body.iter_chunks(PIECE_BYTES)
+                # boto3 reads until a whole piece is there, for hours from a server that sends a byte now and
+                # then; the stream beneath gives what has come, and leaves it to us whether that was all.
+                while piece := body._raw_stream.read1(PIECE_BYTES):
+                    pace.verify(len(piece), key)
+                    coming_bytes -= len(piece)
+                    yield piece
+            if coming_bytes > 0:
+                raise StoreUnavailable(f"{self.address}: {key} broke off {coming_bytes} bytes before its end")
         finally:
             body.close()
 
@@ -220,6 +267,7 @@ class S3Store:
         metadata = error.response.get("ResponseMetadata", {})
         status = metadata.get("HTTPStatusCode", 0)
         code = error.response.get("Error", {}).get("Code", "")
+        headers = metadata.get("HTTPHeaders", {})
         where = f"{self.address}: {key}" if key else self.address
         if status == 304:
             return _NotModified(where)
@@ -227,22 +275,57 @@ class S3Store:
             return StoreError(f"{self.address}: there is no such bucket")
         if status == 404:
             return ObjectMissing(key, self.address)
+        if code in _SPOILT:
+            return _SpoiltUpload(f"{where}: the upload was damaged on its way ({status} {code})")
+        if code in _TRY_AGAIN or status == 408:
+            return _unavailable(f"{where}: {status} {code}", headers)
         if status in (409, 412):
             return PreconditionFailed(f"{where} exists already or has changed ({status} {code})")
         if status in (401, 403):
+            if code == "RequestTimeTooSkewed":
+                return AccessDenied(
+                    f"{where}: refused, because this machine's clock is wrong ({status} {code})"
+                )
             return AccessDenied(f"{where}: refused ({status} {code}); a missing object may look so too")
         if status == 429 or status >= 500 or status == 0:
             if status == 501:
                 return StoreError(f"{where}: the store does not implement this request ({code})")
-            return StoreUnavailable(
-                f"{where}: {status} {code}",
-                parse_retry_after(metadata.get("HTTPHeaders", {}).get("retry-after")),
-            )
+            return _unavailable(f"{where}: {status} {code}", headers)
         return StoreError(f"{where}: {status} {code}: {error.response.get('Error', {}).get('Message', '')}")
+
+
+class _SpoiltUpload(StoreUnavailable):
+    """What arrived is not what its checksum promised; nobody outside this file tells it from an outage."""
 
 
 class _NotModified(StoreError):
     """Status 304: not an error to anybody outside this file."""
+
+
+def _client(settings: S3Settings) -> Any:
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=settings.endpoint_url,
+        region_name=settings.region,
+        aws_access_key_id=settings.access_key_id,
+        aws_secret_access_key=settings.secret_access_key,
+        aws_session_token=settings.session_token,
+        config=Config(
+            signature_version=UNSIGNED if settings.anonymous else "s3v4",
+            s3={"addressing_style": settings.addressing_style},
+            # Checksums that we did not ask for break many servers (boto/boto3#4392).
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            connect_timeout=settings.connect_timeout_s,
+            read_timeout=settings.read_timeout_s,
+            max_pool_connections=16,
+            retries={"total_max_attempts": 1},
+        ),
+    )
+
+
+def _unavailable(message: str, headers: Mapping[str, str]) -> StoreUnavailable:
+    return StoreUnavailable(message, parse_retry_after(headers.get("retry-after"), headers.get("date")))
 
 
 def _headers(key: str) -> dict[str, str]:

@@ -81,12 +81,19 @@ def _publish(steps: _Steps, source: Path, base: Path, target: Path, folder: Path
 
 
 def refresh_as_a_publisher(source: Path, database: Path) -> None:
-    """Refresh a database, knowing from a file beside it with which settings the one before was refreshed."""
+    """Refresh a database, knowing from a file beside it what the refresh before has said."""
+    import msgspec
+
+    from publisher.known import NOTHING_KNOWN, Known
     from publisher.refresh import refresh_database
 
-    known = database.with_name("settings")
-    settings = known.read_text() if known.exists() else None
-    known.write_text(refresh_database(source, database, known_settings=settings).settings or "")
+    beside = database.with_name("known")
+    known = NOTHING_KNOWN
+    if beside.exists():
+        settings, assets = msgspec.json.decode(beside.read_bytes(), type=tuple[str, str])
+        known = Known(settings, Path(assets))
+    found = refresh_database(source, database, known=known).known
+    beside.write_bytes(msgspec.json.encode((found.settings, str(found.assets))))
 
 
 def _encode(steps: _Steps, base: Path, target: Path, folder: Path) -> None:

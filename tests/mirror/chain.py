@@ -32,7 +32,8 @@ class Chain:
         self.deltas: list[Delta] = []
         self._folder = folder
         self._catalogue = folder / "catalogsync.db"
-        self._sequence = 0
+        self.sequence = 0
+        self.pointed = folder / "0000.db"  # what was published last
         create_catalogue(self._catalogue, songs=songs)
         first = folder / "0000.db"
         build_database(self._catalogue, first, now=NOW)
@@ -80,10 +81,10 @@ class Chain:
         self.store.objects[blob_key(blob.digest)] = stored
         return blob
 
-    def point(self, last: int = -1, *, first: int = 0, keyframe: int = 0) -> Manifest:
+    def point(self, last: int = -1, *, first: int = 0, keyframe: int = 0, now: datetime = NOW) -> Manifest:
         """Publish the database `last`, with the chain from `first` on and the keyframe of another node."""
         last %= len(self.files)
-        self._sequence += 1
+        self.sequence += 1
         manifest = Manifest(
             snapshot_id="snap-playlists-1-tracks-100-000000000000",
             generated_at="2026-11-22T12:00:00Z",
@@ -93,17 +94,18 @@ class Chain:
             file_count=100,
             cover_count=0,
             repository="a" * 32,
-            sequence=self._sequence,
-            publish_id=f"{self._sequence:032x}",
-            previous=None if self._sequence == 1 else "b" * 64,
+            sequence=self.sequence,
+            publish_id=f"{self.sequence:032x}",
+            previous=None if self.sequence == 1 else "b" * 64,
             oldest_kept=1,
-            published_at=NOW,
-            expires_at=NOW + timedelta(days=14),
+            published_at=now,
+            expires_at=now + timedelta(days=14),
             database=database_of(self.files[last]),
             keyframe=self.make_keyframe(keyframe % len(self.files)),
             deltas=tuple(self.deltas[first:last]),
         )
         self.serve(manifest)
+        self.pointed = self.files[last]
         return manifest
 
     def serve(self, manifest: Manifest) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from mirror import Mirror
 from tests.faults import FaultyStore
 from tests.mirror.chain import NOW, PUBLISHES, Chain
+from tests.mirror.simulator import WAYS, Site, serving
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +37,16 @@ def watched(chain: Chain) -> FaultyStore:
 def mirror(watched: FaultyStore, tmp_path: Path) -> Mirror:
     """A fresh mirror of the chain."""
     return Mirror(tmp_path / "mirror", watched, now=lambda: NOW, unsigned=True)
+
+
+@pytest.fixture(params=WAYS)
+def attacked(request: pytest.FixtureRequest, chain: Chain, tmp_path: Path) -> Iterator[Site]:
+    """A mirror that serves the first snapshot, in memory and over HTTP; a second one has been published."""
+    site = Site(chain, tmp_path)
+    with ExitStack() as stack:
+        if request.param == "http":
+            stack.enter_context(serving(site))
+        site.publish(0)
+        site.sync()
+        site.publish(1)
+        yield site

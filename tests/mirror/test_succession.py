@@ -13,7 +13,7 @@ from contracts.minisign import SecretKey
 from contracts.succession import succession_keys
 from mirror.keys import MAX_SUCCESSIONS
 from tests.mirror.chain import Chain
-from tests.mirror.signed import EVIL, A, B, C, D, Site
+from tests.mirror.simulator import EVIL, A, B, C, D, Site
 
 
 @pytest.fixture

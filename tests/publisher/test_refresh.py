@@ -18,9 +18,10 @@ from music_cloud.sample import create_catalogue as create_sample
 from music_cloud.sample import evolve
 from publisher import refresh as refresh_module
 from publisher import rows as rows_module
+from publisher.differences import TableChanges
 from publisher.export import build_database
 from publisher.metadata import public_metadata
-from publisher.refresh import TableChanges, refresh_database
+from publisher.refresh import refresh_database
 from tests.publisher import Tables, create_catalogue, read
 from tests.publisher.test_refresh_property import differences
 
@@ -133,9 +134,9 @@ def test_an_hour_moves_a_small_part_of_the_file(tmp_path: Path) -> None:
 def test_what_is_public_is_computed_only_of_rows_that_differ(
     sample: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the settings are known: of each handle, and of metadata that is not public as it is stored."""
+    """While what can be is known: only of metadata that is not public as it is stored."""
     source, database = sample
-    known = refresh_database(source, database).settings
+    known = refresh_database(source, database).known
     calls = dict.fromkeys(("public_metadata", "format_handle", "_percent_encode", "repair_text"), 0)
 
     def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -150,16 +151,15 @@ def test_what_is_public_is_computed_only_of_rows_that_differ(
     )
     for name in ("format_handle", "_percent_encode", "repair_text"):
         monkeypatch.setattr(rows_module, name, counted(name, getattr(rows_module, name)))
-    assert refresh_database(source, database, known_settings=known).tables == NOTHING
+    assert refresh_database(source, database, known=known).tables == NOTHING
     with closing(sqlite3.connect(source)) as connection:
         connection.execute("ATTACH ? AS read", (str(database),))
         (filtered,) = connection.execute(
             "SELECT count(*) FROM songs JOIN read.catalog_tracks ON song_id = id"
             " WHERE catalog_tracks.metadata_json IS NOT CAST(songs.metadata_json AS TEXT)"
         ).fetchone()
-    handles = read(database, "SELECT count(*) FROM catalog_track_files WHERE public_url IS NULL")[0][0]
     repaired = calls.pop("repair_text")
-    assert {"public_metadata": filtered, "format_handle": handles, "_percent_encode": 0} == calls
+    assert {"public_metadata": filtered, "format_handle": 0, "_percent_encode": 0} == calls
     songs = read(database, "SELECT count(*) FROM catalog_tracks")[0][0]
     assert (filtered < songs / 10, repaired < songs) == (True, True)
 

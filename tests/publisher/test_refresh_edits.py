@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import SourceError
-from publisher.refresh import TableChanges, refresh_database
+from publisher.differences import TableChanges
+from publisher.refresh import refresh_database
 from tests.publisher import SCHEMA, Tables, one_file, read
 from tests.publisher.test_refresh import change
 from tests.publisher.test_refresh_settings import assert_fresh, exported
@@ -37,9 +38,9 @@ def refreshed(folder: Path, tables: Tables, *statements: str) -> dict[str, Table
     """What a refresh changes after these edits, once it is known to give what an export gives."""
     source, database, known = exported(folder, tables)
     change(source, *statements)
-    result = refresh_database(source, database, known_settings=known)
+    result = refresh_database(source, database, known=known)
     assert_fresh(source, database)
-    assert not refresh_database(source, database, known_settings=result.settings).is_changed
+    assert not refresh_database(source, database, known=result.known).is_changed
     return {name: changes for name, changes in result.tables.items() if any(changes)}
 
 
@@ -75,11 +76,11 @@ def test_file_that_lost_what_it_needs_is_deleted_and_comes_back(tmp_path: Path, 
     source, database, known = exported(tmp_path, one_file("a"))
     before = source.read_bytes()
     change(source, "PRAGMA journal_mode=DELETE", statement)
-    result = refresh_database(source, database, known_settings=known)
+    result = refresh_database(source, database, known=known)
     assert result.tables["catalog_track_files"] == TableChanges(deleted=1)
     assert_fresh(source, database)
     source.write_bytes(before)
-    result = refresh_database(source, database, known_settings=result.settings)
+    result = refresh_database(source, database, known=result.known)
     assert result.tables["catalog_track_files"] == TableChanges(inserted=1)
 
 
@@ -127,7 +128,7 @@ def test_playlist_that_is_spelled_in_two_ways_is_refused_as_by_the_export(tmp_pa
         "ALTER TABLE other RENAME TO playlist_songs",
     )
     with pytest.raises(SourceError, match="not a catalogue"):
-        refresh_database(source, database, known_settings=known)
+        refresh_database(source, database, known=known)
 
 
 # Values of every type in every column: an older program, or a table without types, may leave them.
@@ -180,10 +181,10 @@ def test_values_of_any_type_are_refreshed_as_exported(
                 connection.execute(f"INSERT INTO other SELECT * FROM {table}")
                 connection.execute(f"DROP TABLE {table}")
                 connection.execute(f"ALTER TABLE other RENAME TO {table}")
-            known = refresh_database(source, database).settings
+            known = refresh_database(source, database).known
             for edit in (2, 3):
                 for row in edits:
                     connection.execute(f"UPDATE {row[0]} SET {row[1]} = ?", (row[edit],))
-                known = refresh_database(source, database, known_settings=known).settings
+                known = refresh_database(source, database, known=known).known
                 assert_fresh(source, database)
                 assert read(database, "PRAGMA integrity_check") == [("ok",)]

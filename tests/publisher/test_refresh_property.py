@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.read_model import TABLES
+from publisher.differences import TableChanges
 from publisher.export import build_database
-from publisher.refresh import TableChanges, refresh_database
+from publisher.known import NOTHING_KNOWN
+from publisher.refresh import refresh_database
 from tests.publisher import OPTIONAL_TABLES, create_catalogue, read
 from tests.publisher.test_rows_property import Catalogue, catalogues
 
@@ -100,14 +102,15 @@ def test_refresh_equals_a_fresh_export(
             build_database(source, target)
         expected = {table: naive_changes(keyed(database, table), keyed(fresh, table)) for table in TABLES}
         bytes_before = database.read_bytes()
-        settings_before = refresh_database(folder / "0.db", database).settings if known else None
+        known_before = refresh_database(folder / "0.db", database).known if known else NOTHING_KNOWN
         assert bytes_before == database.read_bytes()
-        result = refresh_database(source, database, known_settings=settings_before)
+        result = refresh_database(source, database, known=known_before)
         assert expected == result.tables
         assert differences(fresh, database) == []
         assert read(database, "PRAGMA integrity_check") == [("ok",)]
         assert result.is_changed == (bytes_before != database.read_bytes())
         bytes_after = database.read_bytes()
-        assert not refresh_database(source, database, known_settings=result.settings).is_changed
+        assert not refresh_database(source, database, known=result.known).is_changed
         assert bytes_after == database.read_bytes()
-        assert {"0.db", "1.db", "refreshed.db", "fresh.db"} == {path.name for path in folder.iterdir()}
+        names = {path.name for path in folder.iterdir()}
+        assert {"0.db", "1.db", "refreshed.db", "fresh.db"} == names - {"refreshed.db.assets"}

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from publisher.backends import Backend, Backends, fingerprint_settings
+from publisher.differences import TableChanges
 from publisher.export import build_database
-from publisher.refresh import TableChanges, refresh_database
+from publisher.known import Known
+from publisher.refresh import refresh_database
 from tests.publisher import Tables, create_catalogue, one_file, read
 from tests.publisher.test_refresh import change
 from tests.publisher.test_refresh_property import differences
@@ -18,13 +20,13 @@ from tests.publisher.test_refresh_property import differences
 BASE = {"public_base_url": "https://media.example.com"}
 
 
-def exported(folder: Path, tables: Tables) -> tuple[Path, Path, str | None]:
+def exported(folder: Path, tables: Tables) -> tuple[Path, Path, Known]:
     """A catalogue, its export, and the settings as a first refresh found them."""
     source, database = create_catalogue(folder / "c.db", tables), folder / "read.db"
     build_database(source, database)
     result = refresh_database(source, database)
     assert not result.is_changed
-    return source, database, result.settings
+    return source, database, result.known
 
 
 def assert_fresh(source: Path, database: Path, **options: Any) -> None:
@@ -59,7 +61,7 @@ def test_changed_settings_reach_every_row(tmp_path: Path, statements: list[str])
     tables["songs"].append({"id": 4, "metadata_json": '{"a": "/volume9/x"}'})
     source, database, known = exported(tmp_path, tables)
     change(source, *statements)
-    refresh_database(source, database, known_settings=known)
+    refresh_database(source, database, known=known)
     assert_fresh(source, database)
 
 
@@ -73,8 +75,8 @@ def test_other_metadata_keys_reach_every_row(
         "songs": [{"id": 1, "metadata_json": '{"a": 1, "b": 2}'}, {"id": 2, "metadata_json": '{"a": 1}'}]
     }
     source, database, _ = exported(tmp_path, tables)
-    known = refresh_database(source, database, metadata_keys=before).settings
-    refresh_database(source, database, metadata_keys=after, known_settings=known)
+    known = refresh_database(source, database, metadata_keys=before).known
+    refresh_database(source, database, metadata_keys=after, known=known)
     assert_fresh(source, database, metadata_keys=after)
 
 
@@ -82,7 +84,7 @@ def test_locators_that_are_alike_once_repaired_have_their_own_urls(tmp_path: Pat
     """The URL names the stored bytes, of which the locator beside it may show U+FFFD."""
     source, database, known = exported(tmp_path, one_file(b"a\xff", config=BASE))
     change(source, "UPDATE file_locations SET locator = 'a' || char(65533)")
-    result = refresh_database(source, database, known_settings=known)
+    result = refresh_database(source, database, known=known)
     assert result.tables["catalog_track_files"] == TableChanges(updated=1)
     assert_fresh(source, database)
 
@@ -95,9 +97,9 @@ def test_location_between_two_backends_of_one_name_gets_the_url_of_its_own(tmp_p
         | {"id": 3, "config_json": json.dumps({"public_base_url": "https://cdn.example.com"})}
     )
     source, database, known = exported(tmp_path, tables)
-    assert known is None
+    assert known.settings is None
     change(source, "UPDATE file_locations SET backend_id = 3")
-    refresh_database(source, database, known_settings=known)
+    refresh_database(source, database, known=known)
     assert read(database, "SELECT public_url FROM catalog_track_files") == [("https://cdn.example.com/a",)]
 
 
@@ -106,7 +108,7 @@ def test_settings_of_another_time_are_not_trusted(tmp_path: Path, given: str) ->
     tables = {"songs": [{"id": 1, "metadata_json": '{"a": "/volume9/x"}'}]}
     source, database, _ = exported(tmp_path, tables)
     change(source, "INSERT INTO storage_backends(id, base_path) VALUES (9, '/volume9')")
-    refresh_database(source, database, known_settings=given)
+    refresh_database(source, database, known=Known(given))
     assert read(database, "SELECT metadata_json FROM catalog_tracks") == [("{}",)]
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -17,9 +19,10 @@ import urllib3
 from contracts.errors import AccessDenied, ObjectMissing, PreconditionFailed, StoreError, StoreUnavailable
 from contracts.layout import POINTER_KEY, blob_key
 from localstack import Bucket
-from stores import Create, Overwrite, Store, Update
+from stores import Backoff, Create, Overwrite, RetryingStore, Store, Update
+from stores.base import PutMode
 from stores.s3 import S3Settings, S3Store
-from tests.stores.conftest import s3_settings
+from tests.stores.conftest import no_sleep, s3_settings
 from tests.stores.scripted_server import Reset, ScriptedServer, http
 
 BLOB = blob_key("0" * 64)
@@ -165,6 +168,154 @@ def test_slow_down_is_unavailable_for_as_long_as_it_says() -> None:
             _store_at(server.url).head(BLOB)
         assert caught.value.retry_after_s == 7.0
     assert len(server.requests) == 1
+
+
+def _error(code: str) -> bytes:
+    return f"<Error><Code>{code}</Code><Message>m</Message></Error>".encode()
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"),
+    [
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 37.0),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 37.0),  # obsolete, and to be understood (section 5.6.7)
+        ("Sun, 06 Nov 1994 08:48:00 GMT", 0.0),
+        ("soon", None),
+        ("-1", None),
+        ("", None),
+    ],
+)
+def test_retry_after_may_be_a_moment_by_the_servers_clock(retry_after: str, seconds: float | None) -> None:
+    """RFC 9110, section 10.2.3. Ours may be a day off: a retry in a day, or one at once, helps nobody."""
+    answer = http("503 Slow Down", b"", Retry_After=retry_after, Date="Sun, 06 Nov 1994 08:49:00 GMT")
+    with ScriptedServer(answer) as server, pytest.raises(StoreUnavailable) as caught:
+        _store_at(server.url).head(BLOB)
+    assert seconds == caught.value.retry_after_s
+
+
+def test_retry_after_a_moment_without_a_date_says_nothing() -> None:
+    answer = http("503 Slow Down", b"", Retry_After="Sun, 06 Nov 1994 08:49:37 GMT")
+    with ScriptedServer(answer) as server, pytest.raises(StoreUnavailable) as caught:
+        _store_at(server.url).head(BLOB)
+    assert caught.value.retry_after_s is None
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("409 Conflict", "ConditionalRequestConflict"),
+        ("409 Conflict", "OperationAborted"),
+        ("400 Bad Request", "RequestTimeout"),
+        ("400 Bad Request", "IncompleteBody"),
+        ("400 Bad Request", "BadDigest"),
+        ("400 Bad Request", "XAmzContentSHA256Mismatch"),
+        ("408 Request Timeout", ""),
+        ("503 Slow Down", "SlowDown"),
+        ("429 Too Many Requests", "TooManyRequests"),
+    ],
+)
+def test_what_asks_for_another_try_gets_one(status: str, code: str) -> None:
+    """PutObject, Amazon S3 API Reference: "On a 409 failure you should retry the upload"."""
+    waited: list[float] = []
+    with ScriptedServer(http(status, _error(code)), http("200 OK", b"", ETag='"1"')) as server:
+        store = RetryingStore(_store_at(server.url), Backoff(sleep=waited.append))
+        assert store.put(BLOB, b"x", Create()) == '"1"'
+    assert len(waited) == 1
+    assert [request.headers.get("if-none-match") for request in server.requests] == ["*", "*"]
+
+
+def test_refusal_for_the_time_names_the_clock() -> None:
+    """RequestTimeTooSkewed (Amazon S3 API Reference, "Error responses"): no right to the bucket mends that."""
+    answer = http("403 Forbidden", _error("RequestTimeTooSkewed"))
+    with ScriptedServer(answer) as server, pytest.raises(AccessDenied, match="clock is wrong"):
+        _store_at(server.url).put(BLOB, b"x", Create())
+
+
+@pytest.mark.parametrize("mode", [Create(), Update('"1"')])
+def test_a_409_of_another_kind_is_a_condition_that_failed(mode: PutMode) -> None:
+    """Some servers say so that the object exists."""
+    answer = http("409 Conflict", _error("ObjectAlreadyExists"))
+    with ScriptedServer(answer) as server, pytest.raises(PreconditionFailed):
+        RetryingStore(_store_at(server.url), Backoff(sleep=no_sleep)).put(BLOB, b"x", mode)
+    assert len(server.requests) == 1
+
+
+@contextmanager
+def _trickle(first: bytes) -> Iterator[str]:
+    """A server that sends these bytes of a large object, and no more while the test runs."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(30)
+    is_over = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            while b"\r\n\r\n" not in connection.recv(65536):
+                pass
+            connection.sendall(http("200 OK", first, 200_000))
+            is_over.wait()  # the client gives up first, after 30 s
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        is_over.set()
+        thread.join()
+        listener.close()
+
+
+def test_what_has_come_is_given_at_once() -> None:
+    """Else a server that sends a byte every 20 seconds holds a reading for weeks, and no timeout sees it."""
+    with _trickle(b"0123456789") as url:
+        reading = _store_at(url).get(BLOB)
+        assert next(iter(reading)) == b"0123456789"
+        reading.close()
+
+
+@pytest.mark.parametrize(("seconds", "is_slow"), [(59.0, False), (61.0, True)])
+def test_download_slower_than_a_modem_is_unavailable(seconds: float, is_slow: bool) -> None:
+    """TUF specification, section 1.5.2, slow retrieval: below 1,024 bytes a second, after a minute."""
+    times = [0.0, seconds]
+    with _trickle(b"x" * 1000) as url:
+        settings = S3Settings(url, access_key_id="a", secret_access_key="b", addressing_style="path")
+        reading = S3Store("bucket", "", settings, clock=lambda: times.pop(0)).get(BLOB)
+        if is_slow:
+            with pytest.raises(StoreUnavailable, match="too slowly"):
+                next(iter(reading))
+        else:
+            assert len(next(iter(reading))) == 1000
+        reading.close()
+
+
+def test_a_fast_download_is_not_slow(test_bucket: Bucket) -> None:
+    """However long it takes: 200 KB in 190 s are more than a modem brings."""
+    times = iter(range(0, 10_000, 3))
+    store = S3Store(
+        test_bucket.bucket, uuid.uuid4().hex, s3_settings(test_bucket), clock=lambda: float(next(times))
+    )
+    store.put(BLOB, bytes(200_000), Create())
+    assert len(b"".join(store.get(BLOB))) == 200_000
+
+
+def test_a_wrong_checksum_is_refused_or_found_out(test_bucket: Bucket, rclone_bucket: Bucket) -> None:
+    """Field notes: SeaweedFS compares, rclone stores whatever comes."""
+    for made, is_checking in ((test_bucket, True), (rclone_bucket, False)):
+        store = S3Store(made.bucket, "sums", s3_settings(made))
+        assert store.is_checking_sums("probe-1") is is_checking
+        assert bool(store.list_objects()) is not is_checking
+        store.delete("probe-1")
+
+
+def test_urls_are_where_anyone_reads(test_bucket: Bucket) -> None:
+    """With nothing of a signature in them, in either style of address."""
+    store = S3Store(test_bucket.bucket, "a b", s3_settings(test_bucket))
+    assert store.url("c") == f"{test_bucket.public_url}/a%20b/c"
+    for url in (store.url("c"), store.listing_url("")):
+        assert not any(word in url for word in ("X-Amz", "Signature", "AccessKey", test_bucket.access_key))
+    virtual = S3Settings("https://s3.example", access_key_id="a", secret_access_key="b")
+    virtual = replace(virtual, addressing_style="virtual")
+    assert S3Store("bucket", "", virtual).url("c") == "https://bucket.s3.example/c"
 
 
 @pytest.mark.parametrize(
