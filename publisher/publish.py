@@ -62,7 +62,7 @@ def publish(
         EquivocationError: when the store is not the one that was published to from this state folder.
         SignatureError: when the key has handed over, or what is published is held and not signed by it.
         MalformedError, UnsupportedError, DigestMismatchError, ObjectMissing: when the store holds something
-            else than a publisher put there, or what was made is no good (publisher/proof.py).
+            else than a publisher put there, or what was made is no good (publisher/proof/).
         AccessDenied, StoreUnavailable, StoreError: as the store does.
         OSError: when the state folder cannot be written, or its disk has no room.
     """

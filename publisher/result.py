@@ -28,7 +28,7 @@ class PublishResult:
     those of a full upload, which is the keyframe's blobs. `postponed`, when there is one, says in a sentence
     why a keyframe that is due could not follow; the snapshot is live all the same. `repaired` objects were
     missing or damaged. `held_since` is when a rollback began to hold what is published now. `proof_seconds`,
-    of `seconds`, went into the proof (publisher/proof.py); `proof_remark`, when there is one, says in a
+    of `seconds`, went into the proof (publisher/proof/); `proof_remark`, when there is one, says in a
     sentence what of it had to be left out.
     """
 

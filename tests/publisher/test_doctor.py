@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from publisher.doctor import examine_store, store_diagnosis
-from publisher.doctor_bucket import (
+from publisher.doctor.bucket import (
     check_anonymous_listing,
     check_anonymous_read,
     check_anonymous_write,
@@ -22,7 +22,7 @@ from publisher.doctor_bucket import (
     check_listing,
     check_sums,
 )
-from publisher.doctor_checks import (
+from publisher.doctor.checks import (
     Check,
     Diagnosis,
     check_clock,
@@ -30,7 +30,7 @@ from publisher.doctor_checks import (
     check_preconditions,
     check_race,
 )
-from publisher.doctor_folder import (
+from publisher.doctor.folder import (
     check_case,
     check_file_system,
     check_locks,
@@ -39,7 +39,7 @@ from publisher.doctor_folder import (
     examine_folder,
     find_file_system,
 )
-from publisher.doctor_web import (
+from publisher.doctor.web import (
     check_absent,
     check_blob,
     check_blob_caching,

@@ -28,9 +28,10 @@ from contracts.minisign import SecretKey
 from mirror import Mirror
 from music_cloud.cli import run
 from music_cloud.sample import evolve
-from publisher import Environment, PublishOptions, PublishResult, proof_upload, publish
+from publisher import Environment, PublishOptions, PublishResult, publish
 from publisher.export import fill_database
 from publisher.profile import Profile, program_version
+from publisher.proof import upload as proof_upload
 from publisher.refresh import refresh_database
 from publisher.state import State
 from stores import Backoff, MemoryStore
@@ -402,8 +403,8 @@ def test_keyframe_that_follows_is_put_off_and_the_delta_stays_live(nas: Nas) -> 
 def test_unsampled_blobs_of_a_keyframe_are_held_to_their_size(
     nas: Nas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("publisher.proof_upload._SAMPLE_BYTES", 0)
-    monkeypatch.setattr("publisher.proof_upload._SAMPLE_SHARE", 0)
+    monkeypatch.setattr("publisher.proof.upload._SAMPLE_BYTES", 0)
+    monkeypatch.setattr("publisher.proof.upload._SAMPLE_SHARE", 0)
     operations: list[tuple[str, str]] = []
     puts: list[str] = []
 

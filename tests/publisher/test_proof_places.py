@@ -11,7 +11,7 @@ import pytest
 
 from contracts.errors import MalformedError, SourceError
 from publisher.export import build_database
-from publisher.proof_places import find_places, load_places, spellings, verify_no_places
+from publisher.proof.places import find_places, load_places, spellings, verify_no_places
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from contracts.manifest import Blob, Database, Delta, Keyframe
 from contracts.read_model import PAGE_BYTES
 from publisher.deltas import compare_databases, write_delta
 from publisher.keyframes import write_keyframe
-from publisher.proof_upload import plan_sample, verify_applied_delta, verify_keyframe_blobs
+from publisher.proof.upload import plan_sample, verify_applied_delta, verify_keyframe_blobs
 from stores import MemoryStore
 from stores.progress import Progress
 

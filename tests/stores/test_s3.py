@@ -225,7 +225,7 @@ def test_what_asks_for_another_try_gets_one(status: str, code: str) -> None:
 
 
 def test_refusal_for_the_time_names_the_clock() -> None:
-    """RequestTimeTooSkewed (Amazon S3 API Reference, "Error responses"): no right to the bucket mends that."""
+    """Amazon S3 API Reference, "Error responses": no right to the bucket mends that."""
     answer = http("403 Forbidden", _error("RequestTimeTooSkewed"))
     with ScriptedServer(answer) as server, pytest.raises(AccessDenied, match="clock is wrong"):
         _store_at(server.url).put(BLOB, b"x", Create())

@@ -14,8 +14,8 @@ from email.utils import parsedate_to_datetime
 from contracts.errors import ContractError, StoreError
 from contracts.layout import POINTER_KEY, blob_key, manifest_key
 from contracts.manifest import MANIFEST_MAX_BYTES, Blob, Manifest, parse_manifest
-from publisher.doctor_bucket import check_cors
-from publisher.doctor_checks import Check, Diagnosis, attempt, check_clock, check_latency
+from publisher.doctor.bucket import check_cors
+from publisher.doctor.checks import Check, Diagnosis, attempt, check_clock, check_latency
 from publisher.profile import program_version
 from stores.stranger import Answer, ask_as_stranger
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from contracts.errors import StoreError
-from publisher.doctor_checks import (
+from publisher.doctor.checks import (
     Check,
     Diagnosis,
     check_clock,

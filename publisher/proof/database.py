@@ -1,7 +1,7 @@
 """Checks a finished database before it is uploaded: it is whole, exactly a read model, and answers.
 
 Invariant: the file is only read, with nothing of its own schema trusted. Which places it must not name is
-publisher/proof_places.py.
+publisher/proof/places.py.
 """
 
 from __future__ import annotations

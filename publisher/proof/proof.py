@@ -2,8 +2,8 @@
 
 Invariant: what fails here stops the publish while the pointer is where it was. `MalformedError` means that
 what was made is bad, so that it must be made anew; any other error that somebody has to help the store first.
-What is proven of a database is in publisher/proof_database.py and publisher/proof_places.py, of an upload in
-publisher/proof_upload.py; this file puts them together, and does nothing when told to.
+What is proven of a database is in publisher/proof/database.py and publisher/proof/places.py, of an upload in
+publisher/proof/upload.py; this file puts them together, and does nothing when told to.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from random import Random
 
 from contracts.errors import MalformedError
 from contracts.read_model import PAGE_BYTES
-from publisher.proof_database import verify_database_file, verify_integrity
-from publisher.proof_places import load_places, verify_no_places
-from publisher.proof_upload import (
+from publisher.proof.database import verify_database_file, verify_integrity
+from publisher.proof.places import load_places, verify_no_places
+from publisher.proof.upload import (
     plan_sample,
     verify_applied_delta,
     verify_blobs,

@@ -1,7 +1,7 @@
 """Examines a store, whatever kind it is, and keeps what a publisher has to know of it.
 
 Invariant: what is found is told, never raised; only a state folder that cannot be written is an error. What
-is asked of each kind of store is in the doctor_… files beside this one.
+is asked of each kind of store is in the files beside this one.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from publisher.doctor_bucket import examine_bucket
-from publisher.doctor_checks import Check, Diagnosis, Level
-from publisher.doctor_folder import examine_folder
-from publisher.doctor_web import examine_web
+from publisher.doctor.bucket import examine_bucket
+from publisher.doctor.checks import Diagnosis
+from publisher.doctor.folder import examine_folder
+from publisher.doctor.web import examine_web
 from publisher.state import State
 from stores.folder import FolderStore
 from stores.http import HttpStore
 from stores.retrying import Backoff
 from stores.s3 import S3Store
 
-__all__ = ["Check", "Diagnosis", "Level", "examine_store", "store_diagnosis"]
 _MOUNTS = Path("/proc/self/mountinfo")
 
 

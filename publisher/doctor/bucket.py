@@ -16,7 +16,7 @@ from threading import Barrier
 import msgspec
 
 from contracts.errors import PreconditionFailed, StoreError, StoreUnavailable
-from publisher.doctor_checks import (
+from publisher.doctor.checks import (
     Check,
     Diagnosis,
     attempt,
