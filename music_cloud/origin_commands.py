@@ -39,6 +39,7 @@ _PATHS = {TokenKind.STREAM: STREAM_PATH, TokenKind.LISTEN: LISTEN_PATH}
     metavar="NAME=PATH",
     help="Folder of the storage backend with that name; otherwise its base_path. May be repeated.",
 )
+@click.option("--follow-mounts", is_flag=True, help="What is mounted inside such a folder is part of it.")
 @click.option(
     "--catalog",
     type=click.Path(file_okay=False, path_type=Path),
@@ -52,6 +53,7 @@ _PATHS = {TokenKind.STREAM: STREAM_PATH, TokenKind.LISTEN: LISTEN_PATH}
 def origin_command(
     source_db: Path,
     roots: tuple[str, ...],
+    follow_mounts: bool,
     catalog: Path | None,
     host: str,
     port: int,
@@ -75,6 +77,7 @@ def origin_command(
             source_db,
             env_file,
             roots=bound,
+            follow_mounts=follow_mounts or None,
             catalog=catalog,
             stall_limit_s=stall_limit,
             log_format=LogFormat(log_format) if log_format else None,

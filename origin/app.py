@@ -82,7 +82,7 @@ def build_app(settings: OriginSettings, *, clock: Callable[[], float] = time.tim
     keys.reload()
     gate = Gate(keys, clock, settings.max_token_ttl_s, settings.trusted_proxies)
     limits = LinkLimits(settings.max_connections_per_link, settings.max_copies_per_link)
-    files = Files(settings.db_path, settings.roots)
+    files = Files(settings.db_path, settings.roots, follow_mounts=settings.follow_mounts)
     songs = Songs(settings.db_path)
     metrics = Metrics(gate.refusals, clock())
     watched = MetricsEndpoint(metrics, settings.metrics_networks, settings.trusted_proxies)

@@ -54,7 +54,8 @@ class CatalogEndpoint:
             return
         try:
             file = await self._files.open_beneath(self._folder, key or "")
-        except LocatorRefused:
+        except LocatorRefused as error:
+            logger.info("an object could not be served: %s", error)
             # A mirror takes 404 for "it is not there", which nobody knows when the whole folder is gone.
             await refuse(scope, send, 404 if await asyncio.to_thread(self._folder.is_dir) else 503)
             return

@@ -5,7 +5,7 @@ open never, because a disk that spins up takes seconds; every root has threads o
 sleeping disk keeps only its own listeners waiting. Nothing is left open when a request is cancelled.
 
 A player asks for one file several times within a second, and each visit to a thread costs more than all the
-rest of a small answer: a 304 takes 58 µs without, 160 with one and 280 with two. So what a thread found is
+rest of a small answer: some 110 µs, where a 304 takes 62 with none. So what a thread found is
 remembered for a second: where a location is, for as long as nothing was committed to the catalogue
 (`origin.catalogue_version`); and that a file could be opened, which lets the event loop open it again where
 the kernel does it without the disk. The file is opened anew each time, and the path to it walked anew.
@@ -61,14 +61,19 @@ class _Found(NamedTuple):
 class Files:
     """The files that locators name. One object for the life of the application; `close` it at the end."""
 
-    def __init__(self, db_path: Path, bound_roots: Mapping[str, Path]) -> None:
+    def __init__(
+        self, db_path: Path, bound_roots: Mapping[str, Path], *, follow_mounts: bool = False
+    ) -> None:
         self._catalogue = Catalogue(db_path)
         self._version = CatalogueVersion(db_path)
         self._bound = dict(bound_roots)
+        self._follow_mounts = follow_mounts
         self._lookups = ThreadPoolExecutor(_LOOKUP_THREADS, "origin-lookup")
         self._patience = Patience(LOOKUP_LIMIT_S)
         self._disks: dict[Path, ThreadPoolExecutor] = {}
         self._tidying = False
+        self._is_asked = False
+        self._asked: Version | None = None
         self._found: Remembered[str, _Found] = Remembered(_REMEMBERED, _REMEMBERED_S)
         self._opened: Remembered[tuple[Path, str], KnownFile] = Remembered(_REMEMBERED, _REMEMBERED_S)
 
@@ -80,7 +85,7 @@ class Files:
             CatalogueUnavailable: the catalogue is missing, busy or unreadable, so nobody knows.
             OutOfDescriptors: no file can be opened at all now.
         """
-        version = self._version.now()
+        version = self._version_now()
         found = None if version is None else self._found.get(locator, version, time.monotonic())
         if found is None:
             found = await self._find(locator, version)
@@ -96,7 +101,7 @@ class Files:
         known = self._opened.get((root, path), None, now)
         if known is not None and (again := open_if_cached(known)) is not None:
             return OpenFile(again[0], disk, again[1])
-        opening = disk.submit(_open, root, path, disk)
+        opening = disk.submit(_open, root, path, self._follow_mounts, disk)
         try:
             file, known = await asyncio.wrap_future(opening)
         except asyncio.CancelledError:
@@ -105,6 +110,20 @@ class Files:
         if known is not None:
             self._opened.put((root, path), known, None, now)
         return file
+
+    def _version_now(self) -> Version | None:
+        """The version, asked for once in a turn of the event loop: all of its requests had been read by then.
+
+        With 16 clients that saves 17 of the 77 µs of a 304, with 4 clients 12, and with one it costs nothing.
+        """
+        if not self._is_asked:
+            self._is_asked = True
+            self._asked = self._version.now()
+            asyncio.get_running_loop().call_soon(self._ask_anew)
+        return self._asked
+
+    def _ask_anew(self) -> None:
+        self._is_asked = False
 
     async def _find(self, locator: str, version: Version | None) -> _Found:
         """What a locator names; remembered for the version, which must have been asked for before."""
@@ -174,8 +193,8 @@ def _handle_of(locator: str) -> Handle | None:
         raise LocatorRefused("the locator is no handle") from None
 
 
-def _open(root: Path, path: str, threads: Executor) -> tuple[OpenFile, KnownFile | None]:
-    file = OpenFile(open_beneath(root, path), threads)
+def _open(root: Path, path: str, follow_mounts: bool, threads: Executor) -> tuple[OpenFile, KnownFile | None]:
+    file = OpenFile(open_beneath(root, path, follow_mounts=follow_mounts), threads)
     return file, known_file(root, path, file.stat) if file.is_local() else None
 
 

@@ -9,8 +9,7 @@ and in one process: several workers count each for itself.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from origin.metrics import body_bytes_of
@@ -32,7 +31,7 @@ _KEY_CHARS = 32  # 192 bits of the MAC at the token's end; not enough to be the 
 
 
 class Usage:
-    """What one link is used for now, and what it has been sent."""
+    """What one link is used for now, and what it has been sent; in a `with` block, by one request more."""
 
     __slots__ = ("connections", "expires_at", "sent_bytes")
 
@@ -40,6 +39,15 @@ class Usage:
         self.expires_at = expires_at
         self.connections = 0
         self.sent_bytes = 0
+
+    def __enter__(self) -> Usage:
+        self.connections += 1
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.connections -= 1
 
     def counting(self, send: Send) -> Send:
         """The same `send`, which counts the bytes of every body that it passes on."""
@@ -67,9 +75,8 @@ class LinkLimits:
         self._max_copies = max_copies
         self._links: OrderedDict[str, Usage] = OrderedDict()
 
-    @contextmanager
-    def connection(self, token: str, expires_at: int, now: float) -> Iterator[Usage]:
-        """One request with a token that was verified, while the block runs.
+    def connection(self, token: str, expires_at: int, now: float) -> Usage:
+        """The account of a token that was verified, for `with` to count one request more.
 
         Raises:
             LinkLimited: the link has as many already.
@@ -77,11 +84,7 @@ class LinkLimits:
         usage = self._usage(token, expires_at, now)
         if self._max_connections and usage.connections >= self._max_connections:
             raise LinkLimited(f"it has {usage.connections} requests at once", _CONNECTION_FREE_S)
-        usage.connections += 1
-        try:
-            yield usage
-        finally:
-            usage.connections -= 1
+        return usage
 
     def check_bytes(self, usage: Usage, size_bytes: int, now: float) -> None:
         """See to it that a link has not been sent its file too often.

@@ -24,7 +24,7 @@ from origin.lease import renewed
 from origin.logs import request_id
 from origin.lookup import Song
 from origin.refusals import Reason
-from origin.reply import Headers, answer_method, path_below, refuse
+from origin.reply import Headers, token_asked_for
 from origin.roots import LocatorRefused
 from origin.songs import Songs
 
@@ -107,16 +107,11 @@ class ListenEndpoint:
         self._page = page
 
     async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
-        token = path_below(scope, LISTEN_PATH)
+        token = await token_asked_for(scope, send, LISTEN_PATH)
         if token is None:
-            await refuse(scope, send, 404)
-            return
-        if await answer_method(scope, send):
             return
         try:
-            ring = await self._gate.ring(scope)
-            now = self._gate.clock()
-            claims = self._gate.admit(ring, scope, token, now, TokenKind.LISTEN)
+            claims, ring, now = await self._gate.enter(scope, token, TokenKind.LISTEN)
             song = await self._songs.find(claims.locator)
         except Refused as refusal:
             self._gate.note(refusal)

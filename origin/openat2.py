@@ -47,14 +47,19 @@ class How:
         self.pointer = ctypes.byref(self._struct)
 
 
-def beneath(flags: int) -> How:
-    """Open beneath the folder, without links; a mount on the way is followed (docs/origin.md, "Roots")."""
-    return How(flags, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS)
+def beneath(flags: int, *, follow_mounts: bool) -> How:
+    """Open beneath the folder, without links; EXDEV where a mount begins, if those are not followed."""
+    return How(flags, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS | (0 if follow_mounts else _NO_XDEV))
 
 
 def beneath_if_cached(flags: int) -> How:
     """The same, on the folder's own file system only, and EAGAIN instead of a disk that is asked."""
     return How(flags, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS | _NO_XDEV | _CACHED)
+
+
+def without_links_if_cached(flags: int) -> How:
+    """Open any path on which no link lies, and EAGAIN instead of a disk that is asked."""
+    return How(flags, _NO_SYMLINKS | _NO_MAGICLINKS | _CACHED)
 
 
 def anywhere_if_cached(flags: int) -> How:
@@ -81,7 +86,7 @@ def openat2(folder: int, path: bytes, how: How) -> int:
 @cache
 def is_available() -> bool:
     """Whether the kernel opens beneath a folder; asked once."""
-    return sys.platform == "linux" and _can(beneath(os.O_PATH))
+    return sys.platform == "linux" and _can(beneath(os.O_PATH, follow_mounts=False))
 
 
 @cache

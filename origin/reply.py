@@ -128,6 +128,15 @@ async def answer_method(scope: HTTPScope, send: Send) -> bool:
     return True
 
 
+async def token_asked_for(scope: HTTPScope, send: Send, prefix: str) -> str | None:
+    """The token in the address of a GET or HEAD; None when the request was answered without looking at it."""
+    token = path_below(scope, prefix)
+    if token is None:
+        await refuse(scope, send, 404)
+        return None
+    return None if await answer_method(scope, send) else token
+
+
 async def answer_with_file(
     scope: HTTPScope,
     receive: Receive,
@@ -137,7 +146,7 @@ async def answer_with_file(
     *,
     now: float,
     cache_control: str,
-    entity_headers: Headers,
+    entity_headers: Iterable[tuple[bytes, bytes]],
     redirect: bytes | None = None,
 ) -> None:
     """Answer a GET or HEAD with an open file, as its preconditions and its range ask for.

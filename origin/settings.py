@@ -31,6 +31,7 @@ MAX_COPIES_KEY = "MUSIC_CLOUD_MAX_COPIES_PER_LINK"
 METRICS_NETWORKS_KEY = "MUSIC_CLOUD_METRICS_NETWORKS"
 STALL_LIMIT_KEY = "MUSIC_CLOUD_STALL_LIMIT_S"
 LOG_FORMAT_KEY = "MUSIC_CLOUD_LOG_FORMAT"
+FOLLOW_MOUNTS_KEY = "MUSIC_CLOUD_FOLLOW_MOUNTS"
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))  # RFC 6890, sections 2.2.2 and 2.2.3.
 
@@ -42,6 +43,7 @@ class OriginSettings:
     `db_path`: the authoritative catalogue; it may be missing for now.
     `env_file`: where the secrets are, looked at for changes while the origin runs; it may be missing too.
     `roots`: the folder for each backend, by the backend's name; others have their `base_path`.
+    `follow_mounts`: whether what is mounted inside a root is part of it.
     `catalog`: the folder store that is served at `/catalog/`, if any.
     `max_token_ttl_s`: the longest remaining life of a token that is accepted, in seconds; None: any.
     `trusted_proxies`: who is believed about a client's address.
@@ -54,6 +56,7 @@ class OriginSettings:
     db_path: Path
     env_file: Path | None = None
     roots: Mapping[str, Path] = field(default_factory=dict)
+    follow_mounts: bool = False
     catalog: Path | None = None
     max_token_ttl_s: int | None = None
     trusted_proxies: TrustedProxies = NOBODY
@@ -71,6 +74,7 @@ class OriginSettings:
         env_file: Path | str | None = None,
         *,
         roots: Mapping[str, Path | str] | None = None,
+        follow_mounts: bool | None = None,
         catalog: Path | str | None = None,
         max_token_ttl_s: int | None = None,
         trusted_proxies: str | None = None,
@@ -101,6 +105,7 @@ class OriginSettings:
             db_path=Path(db_path).absolute(),
             env_file=path,
             roots=bound,
+            follow_mounts=(parse_flag(values, FOLLOW_MOUNTS_KEY) if follow_mounts is None else follow_mounts),
             catalog=Path(folder).absolute() if folder else None,
             max_token_ttl_s=max_token_ttl_s or parse_ttl(values.get(MAX_TOKEN_TTL_KEY)),
             trusted_proxies=trusted,
@@ -118,6 +123,7 @@ class OriginSettings:
         """What is in effect, for the log: no secret, no path, no name of a root."""
         return {
             "roots": len(self.roots),
+            "follow_mounts": self.follow_mounts,
             "catalog": self.catalog is not None,
             "max_token_ttl_s": self.max_token_ttl_s,
             "trusted_proxies": len(self.trusted_proxies.networks) + self.trusted_proxies.is_unix_trusted,
@@ -176,6 +182,18 @@ def parse_ttl(text: str | None) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= 12 and int(text)):
         raise MalformedError(f"{MAX_TOKEN_TTL_KEY} must be a whole number of seconds above 0, found {text!r}")
     return int(text)
+
+
+def parse_flag(values: Mapping[str, str], key: str) -> bool:
+    """`true` or `false`; false when there is nothing.
+
+    Raises:
+        MalformedError: it is something else.
+    """
+    text = values.get(key) or "false"
+    if text not in ("true", "false"):
+        raise MalformedError(f"{key} must be true or false, found {text!r}")
+    return text == "true"
 
 
 def parse_limit(values: Mapping[str, str], key: str, default: int) -> int:

@@ -14,17 +14,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from contracts.best_source import STREAM_PATH
-from contracts.keyring import KeyRing
-from contracts.tokens import OriginClaims
+from contracts.keyring import KeyRing, SigningKey
 from origin.accel import Accel
 from origin.conditions import Validators
-from origin.files import Files, Track
+from origin.files import Files
 from origin.gate import Gate, Refused
 from origin.limits import LinkLimited, LinkLimits
 from origin.lookup import CatalogueUnavailable
 from origin.media import content_disposition, content_type, extension, track_name
 from origin.refusals import Reason
-from origin.reply import Headers, answer_method, answer_with_file, path_below, refuse
+from origin.reply import answer_with_file, refuse, token_asked_for
 from origin.roots import LocatorRefused, OutOfDescriptors
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 # RFC 9110, section 8.8.2.2: a date is a strong validator only when the file cannot have changed twice within
 # that second; FAT counts in steps of two.
 _SETTLED_S = 2
+_REMEMBERED = 1024  # Tags and headers, of some hundred bytes each: a player asks for one file many times.
 _ETAG_CONTEXT = b"music-cloud/etag/1\0"  # No token begins so: its first byte is its version.
 
 
@@ -46,16 +46,11 @@ class StreamEndpoint:
         self._accel = accel
 
     async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
-        token = path_below(scope, STREAM_PATH)
+        token = await token_asked_for(scope, send, STREAM_PATH)
         if token is None:
-            await refuse(scope, send, 404)
-            return
-        if await answer_method(scope, send):
             return
         try:
-            ring = await self._gate.ring(scope)
-            now = self._gate.clock()
-            claims = self._gate.admit(ring, scope, token, now)
+            claims, ring, now = await self._gate.enter(scope, token)
             with self._limits.connection(token, claims.expires_at, now) as usage:
                 track = await self._files.open(claims.locator)
                 try:
@@ -68,7 +63,9 @@ class StreamEndpoint:
                         _validators(ring, token, track.file.stat, now),
                         now=now,
                         cache_control=f"private, max-age={int(claims.expires_at - now)}",
-                        entity_headers=_entity_headers(claims, track),
+                        entity_headers=_entity_headers(
+                            claims.disposition, claims.file_name, track.location_id, track.extension
+                        ),
                         redirect=self._accel and self._accel.redirect(scope, track.file.fileno()),
                     )
                 finally:
@@ -91,16 +88,23 @@ class StreamEndpoint:
 
 
 def _validators(ring: KeyRing, token: str, status: os.stat_result, now: float) -> Validators:
-    """The validators of a file: its tag changes with every change, and shows neither path, inode nor time.
-
-    The change time counts as well, which nobody can set back. The key is the one that signed the token, so
-    that a tag stays the same for as long as its link lives, whatever happens to the ring.
+    """The validators of a file. The key is the one that signed the token, so that a tag stays the same for as
+    long as its link lives, whatever happens to the ring.
     """
     key = ring.with_kid(_kid_of(token[:8]))[0]
-    identity = f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
-    etag = f'"{key.mac(_ETAG_CONTEXT + identity.encode("ascii"))[:16].hex()}"'
+    etag = _etag(key, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     modified_s = int(status.st_mtime)
     return Validators(status.st_size, etag, modified_s if 0 <= modified_s < now - _SETTLED_S else None)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _etag(key: SigningKey, size_bytes: int, mtime_ns: int, ctime_ns: int, inode: int) -> str:
+    """A tag that changes with every change of a file, and shows neither path, inode nor time.
+
+    The change time counts as well, which nobody can set back.
+    """
+    identity = f"{size_bytes}-{mtime_ns}-{ctime_ns}-{inode}"
+    return f'"{key.mac(_ETAG_CONTEXT + identity.encode("ascii"))[:16].hex()}"'
 
 
 @lru_cache(maxsize=64)  # As many as there are keys and kinds.
@@ -109,10 +113,13 @@ def _kid_of(token_begins: str) -> bytes:
     return urlsafe_b64decode(token_begins)[2:6]
 
 
-def _entity_headers(claims: OriginClaims, track: Track) -> Headers:
-    name = claims.file_name or track_name(track.location_id, track.extension)
-    media_type = content_type(track.extension or extension(claims.file_name))
-    return [
+@lru_cache(maxsize=_REMEMBERED)
+def _entity_headers(
+    disposition: str, file_name: str, location_id: int | None, ending: str
+) -> tuple[tuple[bytes, bytes], ...]:
+    name = file_name or track_name(location_id, ending)
+    media_type = content_type(ending or extension(file_name))
+    return (
         (b"content-type", media_type.encode("ascii")),
-        (b"content-disposition", content_disposition(claims.disposition, name).encode("ascii")),
-    ]
+        (b"content-disposition", content_disposition(disposition, name).encode("ascii")),
+    )

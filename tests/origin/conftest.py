@@ -81,8 +81,8 @@ def files_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     made: list[Files] = []
 
     class Recorded(Files):
-        def __init__(self, db_path: Path, bound_roots: Mapping[str, Path]) -> None:
-            super().__init__(db_path, bound_roots)
+        def __init__(self, db_path: Path, bound_roots: Mapping[str, Path], **settings: bool) -> None:
+            super().__init__(db_path, bound_roots, **settings)
             made.append(self)
 
     monkeypatch.setattr("origin.app.Files", Recorded)

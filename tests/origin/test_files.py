@@ -13,7 +13,8 @@ import pytest
 
 from contracts.handles import Handle
 from origin import openat2, roots
-from origin.files import Files
+from origin.catalogue_version import CatalogueVersion, Version
+from origin.files import Files, Track
 from origin.locators import Location
 from origin.lookup import Catalogue
 from origin.open_file import OpenFile
@@ -48,9 +49,9 @@ def openings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Each opening by a thread."""
     real, opened = roots.open_beneath, []
 
-    def counted(root: Path, path: str) -> int:
+    def counted(root: Path, path: str, **settings: bool) -> int:
         opened.append(path)
-        return real(root, path)
+        return real(root, path, **settings)
 
     monkeypatch.setattr("origin.files.open_beneath", counted)
     return opened
@@ -60,8 +61,14 @@ def run(work: Callable[[], Coroutine[None, None, None]]) -> None:
     asyncio.run(work())
 
 
+async def open_next(files: Files, locator: str) -> Track:
+    """As a request does that came after whatever was done before: in another turn of the event loop."""
+    await asyncio.sleep(0)
+    return await files.open(locator)
+
+
 async def read(files: Files, locator: str) -> bytes:
-    track = await files.open(locator)
+    track = await open_next(files, locator)
     try:
         return os.pread(track.file.fileno(), 100, 0)
     finally:
@@ -99,8 +106,34 @@ def test_deactivated_location_is_refused_at_the_next_request(nas: Nas, files: Fi
                 if n % 7 == 0:
                     writer.execute("PRAGMA wal_checkpoint(RESTART)")
                 with pytest.raises(LocatorRefused):
-                    await files.open(handle)
+                    await open_next(files, handle)
                 writer.execute("UPDATE file_locations SET status = 'active'")
+
+    run(work)
+
+
+def test_version_is_asked_for_once_in_a_turn(nas: Nas, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All requests that are read in one turn came before it, so one answer holds for all of them."""
+    asked: list[int] = []
+    real = CatalogueVersion.now
+
+    def now(self: CatalogueVersion) -> Version | None:
+        asked.append(1)
+        return real(self)
+
+    monkeypatch.setattr(CatalogueVersion, "now", now)
+    handle = nas.add("a.mp3", b"x")
+
+    async def work() -> None:
+        await read(files, handle)
+        for turns in range(1, 4):
+            asked.clear()
+            await asyncio.gather(*(read(files, handle) for _ in range(10)))
+            assert len(asked) <= 2, turns  # The opening of a file may take another turn.
+        asked.clear()
+        for _ in range(3):
+            await read(files, handle)
+        assert len(asked) == 3
 
     run(work)
 
@@ -162,7 +195,7 @@ def test_file_is_what_it_is_at_each_request(nas: Nas, files: Files, fate: str) -
         if fate == "link":
             (nas.music / "a.mp3").symlink_to(nas.folder / "outside")
         with pytest.raises(LocatorRefused):
-            await files.open(handle)
+            await open_next(files, handle)
 
     run(work)
 
@@ -190,6 +223,6 @@ def test_other_handles_for_the_same_id_are_not_taken_for_it(nas: Nas, files: Fil
         for _ in range(3):
             await read(files, handle)
             with pytest.raises(LocatorRefused):
-                await files.open(forged)
+                await open_next(files, forged)
 
     run(work)

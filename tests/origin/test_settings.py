@@ -89,6 +89,16 @@ def test_monitoring_and_the_server(env_file: Path) -> None:
     assert (given.stall_limit_s, given.log_format) == (5, LogFormat.TEXT)
 
 
+def test_mounts_are_followed_only_when_it_is_said(env_file: Path) -> None:
+    assert not OriginSettings.load("/db", env_file).follow_mounts
+    env_file.write_text("MUSIC_CLOUD_FOLLOW_MOUNTS=true\n")
+    assert OriginSettings.load("/db", env_file).follow_mounts
+    assert not OriginSettings.load("/db", env_file, follow_mounts=False).follow_mounts
+    environment = {"MUSIC_CLOUD_FOLLOW_MOUNTS": "false"}
+    assert not OriginSettings.load("/db", env_file, environment=environment).follow_mounts
+    assert OriginSettings.load("/db", env_file, environment=environment, follow_mounts=True).follow_mounts
+
+
 def test_missing_env_file_means_defaults(env_file: Path) -> None:
     settings = OriginSettings.load("/db", env_file)
     assert (settings.roots, settings.catalog, settings.max_token_ttl_s) == ({}, None, None)
@@ -115,6 +125,7 @@ def test_malformed_roots(text: str) -> None:
         "MUSIC_CLOUD_STALL_LIMIT_S=0",
         "MUSIC_CLOUD_STALL_LIMIT_S=1m",
         "MUSIC_CLOUD_LOG_FORMAT=JSON",
+        "MUSIC_CLOUD_FOLLOW_MOUNTS=yes",
         "A=\udcff",
     ],
 )
