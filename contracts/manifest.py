@@ -180,8 +180,17 @@ class Manifest(SnapshotManifest, frozen=True, kw_only=True):
 
 
 def format_manifest(manifest: Manifest) -> bytes:
-    """The bytes of a manifest: compact JSON, fields in the order of their declaration."""
-    return msgspec.json.encode(manifest)
+    """The bytes of a manifest: compact JSON, fields in the order of their declaration.
+
+    Raises:
+        MalformedError: when a field is out of its bounds, so that nobody could read them again.
+    """
+    stored = msgspec.json.encode(manifest)
+    try:
+        msgspec.json.decode(stored, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise MalformedError(f"a manifest that nobody could read: {error}") from error
+    return stored
 
 
 def parse_manifest(stored: bytes) -> Manifest:

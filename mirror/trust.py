@@ -85,7 +85,8 @@ def verify_pointer(
     if seen is not None:
         if manifest.repository != seen.repository:
             raise EquivocationError(
-                f"the store serves repository {manifest.repository}; this mirror follows {seen.repository}"
+                f"the store serves repository {manifest.repository}; this mirror follows {seen.repository}; "
+                "if it was meant to begin anew, run `music-cloud mirror` once with --reset-trust"
             )
         if manifest.sequence == seen.sequence and digest != seen.digest:
             raise EquivocationError(
@@ -95,7 +96,8 @@ def verify_pointer(
             if now - seen.confirmed_at > STALE_CACHE:
                 raise RollbackError(
                     f"the store has served nothing newer than sequence {manifest.sequence} since "
-                    f"{seen.confirmed_at:%Y-%m-%d %H:%M:%S} UTC, although {seen.sequence} was published"
+                    f"{seen.confirmed_at:%Y-%m-%d %H:%M:%S} UTC, although {seen.sequence} was published; "
+                    "if it was put back on purpose, run `music-cloud mirror` once with --reset-trust"
                 )
             return None
     signer = proof.signed_by

@@ -44,6 +44,8 @@ def open_readable_store(address: str, settings: Settings, backoff: Backoff | Non
 
 def open_plain_store(address: str, settings: Settings) -> FolderStore | S3Store | HttpStore:
     """The store at any of these addresses, which does not retry. Raises: as `open_store`."""
+    if any("\ud800" <= letter <= "\udfff" for letter in address):
+        raise SettingsError(f"the address of a store is not UTF-8: {address!a}")
     scheme, separator, _ = address.partition("://")
     if not separator:
         if not address:

@@ -26,7 +26,15 @@ from music_cloud.addresses import open_readable_store, open_store, state_folder
 from music_cloud.doctor_command import doctor_command
 from music_cloud.history_commands import history_command, rollback_command
 from music_cloud.key_commands import keygen_command, rotate_key_command
-from music_cloud.options import Duration, db_option, json_option, print_json, printable, settings_options
+from music_cloud.options import (
+    Duration,
+    db_option,
+    json_option,
+    print_json,
+    printable,
+    public_key_option,
+    settings_options,
+)
 from music_cloud.origin_commands import origin_command, token_group
 from music_cloud.prune_command import prune_command
 from music_cloud.reports import publish_fields, publish_lines, sync_fields, sync_line
@@ -170,13 +178,7 @@ def publish_command(
     help="Forget which repository, snapshot and succession of keys was seen, after the repository was meant "
     "to begin anew.",
 )
-@click.option(
-    "--public-key",
-    "public_keys",
-    multiple=True,
-    metavar="RW…|FILE",
-    help="Public key that must have signed, or one that it hands over to. May be repeated.",
-)
+@public_key_option
 @click.option("--unsigned", is_flag=True, help="Believe whatever the store serves, signed or not.")
 @click.option(
     "--accept-expired",

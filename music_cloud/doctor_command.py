@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from contracts.errors import UnsuitableStore
+from contracts.errors import ConflictError, UnsuitableStore
 from music_cloud.addresses import open_plain_store, state_folder
 from music_cloud.options import json_option, print_json, printable, settings_options
 from music_cloud.settings import Settings, load_settings
@@ -46,11 +46,13 @@ def doctor_command(
     """
     settings = load_settings(os.environ, env_file, options)
     diagnosis = examine_store(open_plain_store(address, settings), single_publisher=single_publisher)
-    kept_in = _keep(diagnosis, settings)
+    kept_in, remark = _keep(diagnosis, settings)
     if as_json:
         print_json(diagnosis_fields(diagnosis, kept_in))
     else:
         print_diagnosis(diagnosis, kept_in, sys.stdout)
+    if remark is not None:
+        click.echo(f"music-cloud: {printable(remark)}", err=True)
     if not diagnosis.is_usable:
         names = ", ".join(check.name for check in diagnosis.checks if check.level == "bad")
         raise UnsuitableStore(f"{diagnosis.store} is not usable as it is: {names}")
@@ -94,9 +96,12 @@ def _found(check: Check) -> str:
     return printable(" ".join(check.found.split()))
 
 
-def _keep(diagnosis: Diagnosis, settings: Settings) -> Path | None:
-    """Where the profile is kept now, when there is one."""
+def _keep(diagnosis: Diagnosis, settings: Settings) -> tuple[Path | None, str | None]:
+    """Where the profile is kept now, when there is one; or why it is not, which changes no finding."""
     if diagnosis.profile is None:
-        return None
-    folder = state_folder(settings, diagnosis.store, os.environ)
-    return folder if store_diagnosis(diagnosis, State(folder)) else None
+        return None, None
+    try:
+        folder = state_folder(settings, diagnosis.store, os.environ)
+        return (folder if store_diagnosis(diagnosis, State(folder)) else None), None
+    except (ConflictError, OSError) as error:
+        return None, f"what was found is not kept for publishes: {error}"

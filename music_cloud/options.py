@@ -39,6 +39,13 @@ db_option = click.option(
     help="The authoritative catalogue; it is only read.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
+public_key_option = click.option(
+    "--public-key",
+    "public_keys",
+    multiple=True,
+    metavar="RW…|FILE",
+    help="Public key that must have signed, or one that it hands over to. May be repeated.",
+)
 env_file_option = click.option(
     "--env-file",
     envvar="MUSIC_CLOUD_ENV_FILE",
@@ -64,5 +71,18 @@ def printable(text: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print a result for scripts: one line."""
-    click.echo(msgspec.json.encode(value).decode())
+    """Print a result for scripts: one line. What cannot be said in UTF-8 is replaced: names of files may be
+    any bytes."""
+    try:
+        encoded = msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        encoded = msgspec.json.encode(_replace_surrogates(msgspec.to_builtins(value)))
+    click.echo(encoded.decode())
+
+
+def _replace_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {name: _replace_surrogates(item) for name, item in value.items()}
+    return [_replace_surrogates(item) for item in value] if isinstance(value, list | tuple) else value

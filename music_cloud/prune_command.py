@@ -151,8 +151,10 @@ def prune_lines(result: PruneResult) -> Iterator[str]:
         yield f"deleted: {_sum(result.deleted)}"
     if result.outcome == "stopped":
         yield "  another prune has begun; it deletes the rest"
-    if plan.postponed:
+    if plan.postponed and plan.candidates:
         yield f"  {plan.postponed} more objects are too many for one prune; run it again"
+    elif plan.postponed:
+        yield f"  {plan.postponed} objects wait: too many were deleted within a week; run it again then"
     if plan.missing:
         yield (
             f"  {len(plan.missing)} objects of kept snapshots are missing ({_name(plan.missing)}); "

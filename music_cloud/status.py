@@ -6,15 +6,17 @@ a rollback holds the store is somebody's will and needs none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
+from contracts.errors import HistoryError, StoreError
 from contracts.manifest import Manifest
 from mirror import Current
 from music_cloud.options import printable
 from music_cloud.screen import format_bytes
 from music_cloud.tables import align, format_age
+from publisher.history import Link
 
 # A publisher renews at the first run after half of the expiry; by three quarters a weekly timer has run too
 # (14 days: 3.5 days later it would have missed every shorter interval).
@@ -40,7 +42,10 @@ class MirrorState(NamedTuple):
 
 
 class Status(NamedTuple):
-    """All that was found out about one store."""
+    """All that was found out about one store.
+
+    `extended_at`: when the manifest's expiry was set (`find_extended_at`); None: when it was published.
+    """
 
     manifest: Manifest
     now: datetime
@@ -48,6 +53,7 @@ class Status(NamedTuple):
     mirrors: Sequence[MirrorState]
     max_lag: timedelta
     held_since: datetime | None = None
+    extended_at: datetime | None = None
 
     @property
     def problems(self) -> list[str]:
@@ -72,9 +78,9 @@ class Status(NamedTuple):
 
     @property
     def _spent_part(self) -> float:
-        """How much of the time between publishing and expiry is gone; 1 and more when it has expired."""
-        manifest = self.manifest
-        return (self.now - manifest.published_at) / (manifest.expires_at - manifest.published_at)
+        """How much of the life that a publisher gave it is gone; 1 and more when it has expired."""
+        since = self.extended_at or self.manifest.published_at
+        return (self.now - since) / (self.manifest.expires_at - since)
 
     def _published_problems(self) -> Iterator[str]:
         manifest = self.manifest
@@ -107,6 +113,23 @@ class Status(NamedTuple):
                 f"mirror {mirror.folder} has lagged for {lag}: it serves snapshot {current.sequence} "
                 f"of {newest.sequence}"
             )
+
+
+def find_extended_at(history: Iterable[Link]) -> datetime | None:
+    """When the expiry of the newest of these manifests was set, newest first; None when there are none.
+
+    A prune publishes a manifest and copies the expiry: a publisher that is dead must not look alive by it. No
+    more is read than it takes; where what was before is pruned or broken, the oldest that is left counts.
+    """
+    oldest: Manifest | None = None
+    try:
+        for link in history:
+            if oldest is not None and link.manifest.expires_at != oldest.expires_at:
+                break
+            oldest = link.manifest
+    except (HistoryError, StoreError):  # `verify` tells of it
+        pass
+    return None if oldest is None else oldest.published_at
 
 
 def format_moment(moment: datetime) -> str:

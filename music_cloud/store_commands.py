@@ -23,26 +23,25 @@ from contracts.layout import POINTER_KEY
 from contracts.manifest import MANIFEST_MAX_BYTES, parse_manifest
 from mirror import Mirror
 from music_cloud.addresses import open_readable_store, open_store
-from music_cloud.options import Duration, json_option, print_json, printable, settings_options
+from music_cloud.options import (
+    Duration,
+    json_option,
+    print_json,
+    printable,
+    public_key_option,
+    settings_options,
+)
 from music_cloud.screen import Screen, format_bytes
 from music_cloud.settings import load_settings
-from music_cloud.status import MirrorState, Status, status_fields, status_lines
+from music_cloud.status import MirrorState, Status, find_extended_at, status_fields, status_lines
 from music_cloud.store_keys import judge_signature, named_keys
-from publisher.history import find_behind_since, find_held_since
+from publisher.history import find_behind_since, find_held_since, walk_history
 from publisher.pointer import Pointer
 from publisher.verify import VerifyResult, verify_store
 from stores.base import ReadableStore, read_whole
 from stores.progress import Progress
 
 _NAMED = 5  # aliens that are told by name; `--json` has them all
-
-public_key_option = click.option(
-    "--public-key",
-    "public_keys",
-    multiple=True,
-    metavar="RW…|FILE",
-    help="Public key that must have signed, or one that it hands over to. May be repeated.",
-)
 
 
 @click.command("status")
@@ -92,6 +91,8 @@ def status_command(
         [_look_at_mirror(store, pointer, folder, now - longest) for folder in folders],
         longest,
         find_held_since(store, pointer) if pointer.manifest.held else None,
+        # Only where there was a prune, which left its list, the manifest's own dates may mislead.
+        find_extended_at(walk_history(store, pointer)) if pointer.manifest.condemned else None,
     )
     if as_json:
         print_json(status_fields(status))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from contracts.digests import digest_bytes
 from contracts.errors import (
+    AccessDenied,
     ContractError,
     MalformedError,
     ObjectMissing,
@@ -68,7 +69,8 @@ def _look_at_signature(store: ReadableStore, stored: bytes) -> Signature:
     try:
         content = read_whole(store.get(format_key(Kind.SIGNATURE, digest_bytes(stored))), SIGNATURE_MAX_BYTES)
         return Signature("unchecked", parse_signature(content).key_id)
-    except ObjectMissing:
+    except (ObjectMissing, AccessDenied):
+        # Where nobody may list a bucket, S3 calls what is missing forbidden.
         return Signature("none")
     except (MalformedError, SignatureError) as error:
         return Signature("bad", None, f"the signature of what is published cannot be read: {error}")

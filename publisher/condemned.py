@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from contracts.condemned import CONDEMNED_MAX_BYTES, parse_condemned
 from contracts.digests import digest_bytes
-from contracts.errors import ConflictError, MalformedError, ObjectMissing
+from contracts.errors import ConflictError, MalformedError, ObjectMissing, StoreUnavailable
 from contracts.keyframe import EMPTY_SKIPPABLE_FRAME
 from contracts.layout import blob_key
 from contracts.manifest import Blob, Delta, Keyframe, Manifest
@@ -29,17 +29,29 @@ from stores.base import ReadableStore, read_whole
 P = TypeVar("P", Candidate, WaitingKeyframe)
 _Part = TypeVar("_Part", Delta, Keyframe)
 
+_READS = 4  # tries before a line that damages what it carries is given up, as of the pointer
+
 
 def fetch_condemned(store: ReadableStore, digest: str) -> dict[str, datetime | None] | None:
     """The list that has this digest, as `parse_condemned` gives it; None when it is missing or damaged.
 
+    It counts as damaged when the same wrong bytes come twice: a bit that flips on a line without TLS must not
+    give every blob that waits another name.
     Raises: AccessDenied, StoreUnavailable, StoreError.
     """
-    try:
-        stored = read_whole(store.get(blob_key(digest)), CONDEMNED_MAX_BYTES)
-        return parse_condemned(stored) if digest_bytes(stored) == digest else None
-    except (ObjectMissing, MalformedError):
-        return None
+    wrong: set[str] = set()
+    for _ in range(_READS):
+        try:
+            stored = read_whole(store.get(blob_key(digest)), CONDEMNED_MAX_BYTES)
+            found = digest_bytes(stored)
+            if found == digest:
+                return parse_condemned(stored)
+        except (ObjectMissing, MalformedError):
+            return None
+        if found in wrong:
+            return None
+        wrong.add(found)
+    raise StoreUnavailable(f"{blob_key(digest)} comes as other bytes each time that it is read")
 
 
 class Condemned:

@@ -1,8 +1,9 @@
 """What of the blobs that a manifest names is missing from a store, or not what it should be.
 
-Invariant: a blob counts as good only when every byte of it was read and its digest was right. A few are read
-at a time and none is kept, so that memory grows neither with their size nor, but for their names, with their
-number. A store that cannot be reached is an error, never damage.
+Invariant: a blob counts as good only when every byte of it was read and its digest was right, and as damaged
+only when it was wrong twice: a bit may flip on the line. A few are read at a time and none is kept, so that
+memory grows neither with their size nor, but for their names, with their number. A store that cannot be
+reached is an error, never damage.
 """
 
 from __future__ import annotations
@@ -37,14 +38,18 @@ def find_damaged(
     """
 
     def inspect(blob: Blob) -> str | None:
-        try:
-            with closing(fetch_blob(store, blob, report)) as pieces:
-                deque(pieces, maxlen=0)
-        except ObjectMissing:
-            return MISSING
-        except DigestMismatchError as error:
-            return f"damaged: it has {error.found}"
-        return None
+        wrong = None
+        for count in (report, lambda size_bytes: None):  # progress counts each blob once
+            try:
+                with closing(fetch_blob(store, blob, count)) as pieces:
+                    deque(pieces, maxlen=0)
+            except ObjectMissing:
+                return MISSING
+            except DigestMismatchError as error:
+                wrong = f"damaged: it has {error.found}"
+            else:
+                return None
+        return wrong
 
     listed = list(blobs)
     executor = ThreadPoolExecutor(DELTAS_AT_ONCE, "inspect")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from contracts.read_model import TABLES
 from publisher.backends import fingerprint_settings
 from publisher.entries import collect_entries
-from publisher.known import Known, has_whole_numbers, write_assets
+from publisher.known import Known, has_whole_numbers, is_known, write_assets
 from publisher.rows import TEXT_TABLES, define, find_invalid_text, is_available, select
 from publisher.suspects import SUSPECTED_TABLES, Gone, find_gone, find_suspects
 
@@ -140,8 +140,7 @@ class Comparison:
         )
         if assets_kept:
             self._new_assets = self._before.assets
-            (is_changed,) = connection.execute(f"SELECT EXISTS({suspects})").fetchone()
-            if is_changed or self._new_assets is None:
+            if self._new_assets is None or not is_known(connection, select(name), suspects):
                 write_assets(connection, select(name), suspects, self._before.assets, self._assets)
                 self._new_assets = self._assets
         return suspects

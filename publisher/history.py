@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from contracts.digests import digest_bytes
 from contracts.errors import (
+    AccessDenied,
     HistoryError,
     MalformedError,
     ObjectMissing,
@@ -187,7 +188,7 @@ def find_signer(store: ReadableStore, link: Link, keys: Sequence[PublicKey]) -> 
     name = format_key(Kind.SIGNATURE, link.digest)
     try:
         signature = parse_signature(read_whole(store.get(name), SIGNATURE_MAX_BYTES))
-    except ObjectMissing as error:
+    except (ObjectMissing, AccessDenied) as error:  # S3 calls what is missing forbidden to who may not list
         raise UnknownSigner(f"snapshot {link.manifest.sequence} is not signed") from error
     except MalformedError as error:
         raise SignatureError(f"{name} is no signature: {error}") from error

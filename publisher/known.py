@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +59,27 @@ def has_whole_numbers(connection: sqlite3.Connection) -> bool:
     return True
 
 
+def is_known(connection: sqlite3.Connection, files: Selection, changed: str) -> bool:
+    """Whether the file attached as `known` says of the locations `changed` what it would say if written anew.
+
+    A file whose song is missing, for one, is looked at by every refresh, and is as it was.
+    Raises:
+        sqlite3.Error: when one of them cannot be read.
+    """
+    new = connection.execute(f"{_assets(files)} AND file_locations.id IN ({changed}) ORDER BY 1")
+    old = connection.execute(
+        f"SELECT location_id, asset_id FROM known.assets WHERE location_id IN ({changed}) ORDER BY 1"
+    )
+    return all(one == other for one, other in zip_longest(old, new))
+
+
+def _assets(files: Selection) -> str:
+    return (
+        f"SELECT file_locations.id, file_assets.id FROM {files.tables} WHERE {files.condition}"
+        " AND backends.base_url IS NULL AND typeof(file_assets.file_size_bytes) IN ('integer', 'null')"
+    )
+
+
 def write_assets(
     connection: sqlite3.Connection, files: Selection, changed: str, known: Path | None, target: Path
 ) -> None:
@@ -72,10 +94,7 @@ def write_assets(
     if known is not None:
         clone_file(known, target)
         among = f"file_locations.id IN ({changed})"
-    rows = connection.execute(
-        f"SELECT file_locations.id, file_assets.id FROM {files.tables} WHERE {files.condition} AND {among}"
-        " AND backends.base_url IS NULL AND typeof(file_assets.file_size_bytes) IN ('integer', 'null')"
-    )
+    rows = connection.execute(f"{_assets(files)} AND {among}")
     with closing(sqlite3.connect(target, isolation_level=None)) as assets:
         assets.execute("PRAGMA journal_mode=OFF")
         assets.execute("PRAGMA synchronous=OFF")

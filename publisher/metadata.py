@@ -1,7 +1,7 @@
 """What of a song's `metadata_json` may become public.
 
-Invariant: no key that names a secret or a place, at any depth, and no string that holds a base path of a
-storage backend, leaves this module; text that is not JSON leaves it as NULL.
+Invariant: no key that names a secret or a place, at any depth, and no spelling of a place on the NAS
+(publisher/places.py), leaves this module; text that is not JSON leaves it as NULL.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
+
+from publisher.places import group_alike, holds_place
 
 # A key is private when its lower-case form without "-", "_" and spaces contains one of these: rather one
 # key too many than one secret too few. docs/settings.md lists them for operators.
@@ -43,19 +45,24 @@ def is_private_key(key: str) -> bool:
 
 
 def public_metadata(
-    base_paths: Collection[str], allowed_keys: Collection[str] | None = None
+    places: Collection[bytes], allowed_keys: Collection[str] | None = None
 ) -> Callable[[bytes | None], bytes | None]:
     """A function from a `metadata_json` as stored to its public form, both UTF-8.
 
     Text that needs no change is returned as it stands; anything else is written anew, compactly.
     Args:
-        base_paths: folders of the storage backends; a string that contains one is removed with its key.
+        places: spellings of places on the NAS; a string that contains one is removed with its key, and what
+            contains one all the same, between two strings perhaps, becomes None.
         allowed_keys: when given, the only keys kept at the top level; what is no object becomes None.
     """
-    places = tuple(path for path in base_paths if len(path) > 1)
-    # An escape may spell a key or a place in another way, and these bytes begin a place: text with one of
-    # them is looked at value by value.
-    marks = {ord("\\"), *(place.encode()[0] for place in places)}
+    raw_places = group_alike(places)
+    # What is not UTF-8 stands in no string.
+    text_places = group_alike(place.decode() for place in places if _is_utf8(place))
+    # An escape may spell a key or a place in another way, and these bytes begin a place that needs none: text
+    # with one of them is looked at value by value.
+    marks: dict[int, list[bytes]] = {ord("\\"): [b"\\"]}  # by their first byte, which is found faster
+    for begin, _ in group_alike(place for place in places if b"\\" not in place):
+        marks.setdefault(begin[0], []).append(begin)
     allowed = None if allowed_keys is None else frozenset(allowed_keys)
     decode = msgspec.json.Decoder().decode
     # The same few keys come a million times, and mostly the same few sets of keys: for each number of keys,
@@ -68,11 +75,11 @@ def public_metadata(
         if verdict is None:
             if len(verdicts) > _MEMORY:
                 verdicts.clear()
-            verdict = verdicts[key] = not (is_private_key(key) or any(place in key for place in places))
+            verdict = verdicts[key] = not (is_private_key(key) or holds_place(key, text_places))
         return verdict
 
     def is_public_item(item: Any) -> bool:
-        return type(item) is not str or not any(place in item for place in places)
+        return type(item) is not str or not holds_place(item, text_places)
 
     def publish(value: Any) -> Any:
         if type(value) is dict:
@@ -85,11 +92,14 @@ def public_metadata(
             return [publish(item) for item in value if is_public_item(item)]
         return value
 
+    def is_marked(stored: bytes) -> bool:
+        return any(begin in stored for begins in marks.values() for begin in begins)
+
     def is_public_flat_object(stored: bytes, value: Any) -> bool:
         """Whether the text is one object without inner ones, and nothing in it is private."""
         if type(value) is not dict or stored.count(b":") != len(value):
             return False
-        if any(mark in stored for mark in marks) or not all(map(is_public_key, value)):
+        if is_marked(stored) or not all(map(is_public_key, value)):
             return False
         return allowed is None or allowed.issuperset(value)
 
@@ -99,8 +109,8 @@ def public_metadata(
         decode_flat = flat_decoders.get(stored.count(b":"))
         if decode_flat is None:
             return filtered_by_value(stored)
-        for mark in marks:
-            if mark in stored:
+        for first in marks:
+            if first in stored and is_marked(stored):
                 return filtered_by_value(stored)
         try:
             decode_flat(stored)
@@ -123,13 +133,21 @@ def public_metadata(
                 public = publish(value)
             else:
                 return None
-            if public == value and not _repeats_keys(stored):
-                return stored
-            return msgspec.json.encode(public)
+            is_same = public == value and not _repeats_keys(stored)
+            written = stored if is_same else msgspec.json.encode(public)
+            return None if holds_place(written, raw_places) else written
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
 
     return filtered
+
+
+def _is_utf8(stored: bytes) -> bool:
+    try:
+        stored.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _flat_decoder(keys: Collection[str]) -> Callable[[bytes], object]:

@@ -73,9 +73,10 @@ def plan_snapshot(
     return manifest
 
 
-def is_renewal_due(manifest: Manifest, now: datetime, *, is_signed: bool = True) -> bool:
-    """Whether half of the time until a manifest's expiry is gone, or it is not signed as it should be.
+def is_renewal_due(manifest: Manifest, now: datetime, expiry: timedelta, *, is_signed: bool = True) -> bool:
+    """Whether half of a manifest's life, which is `expiry`, is gone, or it is not signed as it should be.
 
+    Its own dates do not tell how long that is: a prune copies its end alone.
     Raises:
         SignatureError: when it is held and not signed. What is renewed was compared with the catalogue, but
             what is held was not: signing that would vouch for whatever somebody has put into the store.
@@ -83,9 +84,10 @@ def is_renewal_due(manifest: Manifest, now: datetime, *, is_signed: bool = True)
     if manifest.held and not is_signed:
         raise SignatureError(
             f"snapshot {manifest.sequence} is held by a rollback, but not signed by the key of this "
-            "publisher; it is not renewed, because nobody knows who has written it"
+            "publisher; it is not renewed, because nobody knows who has written it; publish with --resume "
+            "and the key, or roll back to a signed snapshot"
         )
-    return not is_signed or now >= manifest.published_at + (manifest.expires_at - manifest.published_at) / 2
+    return not is_signed or now >= manifest.expires_at - expiry / 2
 
 
 def plan_renewal(

@@ -116,11 +116,17 @@ def verify_preconditions(store: Store, now: datetime) -> Profile:
 def suit_store(store: Store, state: State, now: datetime, *, single_publisher: bool = False) -> Store:
     """The store as whoever moves its pointer has to speak to it; it is asked when no profile says how.
 
-    Raises: as `verify_preconditions`; OSError when the profile cannot be kept.
+    Raises: as `verify_preconditions`, also for what the doctor has found; OSError when the profile cannot be
+        kept.
     """
     if single_publisher:
         return SinglePublisherStore(store)
     profile = state.load_profile()
+    if profile is not None and profile.is_of(store.address, program_version()) and profile.excludes is False:
+        raise UnsuitableStore(
+            f"{store.address} lets publishers overwrite each other when they come at once, as doctor found "
+            f"on {profile.probed_at:%Y-%m-%d}; {HINT}; when that is mended, run `music-cloud doctor` again"
+        )
     if profile is None or not profile.is_believed(store.address, program_version()):
         profile = verify_preconditions(store, now)
         state.store_profile(profile)

@@ -1,7 +1,8 @@
 """What a store was found to do, and the store as it has to be spoken to because of that.
 
 Invariant: a profile is believed only for the address, and by the version of this program, that it was made
-for. One that says that preconditions do not hold is never believed: a store is refused for what it does now.
+for. One that says that preconditions do not hold is not believed: a store is refused for what it does now.
+Only what nobody but the doctor asks counts until he asks again: whether of several writers at once one wins.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     `preconditions`: how an update has to spell entity tags, "none" when conditions do not hold. `deletes`:
     what is deleted is gone. `checks_sums`: a write whose SHA-256 is wrong is refused; None: nobody asked, as
     a publish does not. Where it is False, only reading back tells whether what was sent is what is stored.
+    `excludes`: of several writers at the same moment only one is told "written"; None: nobody asked.
     """
 
     store: str
@@ -33,15 +35,20 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     preconditions: Preconditions
     deletes: bool
     checks_sums: bool | None = None
+    excludes: bool | None = None
+
+    def is_of(self, address: str, program: str) -> bool:
+        """Whether it was made of this address by this version."""
+        return (self.store, self.program) == (address, program)
 
     def is_believed(self, address: str, program: str) -> bool:
         """Whether a publish by this version to this address may go by it without asking the store."""
-        return (self.store, self.program) == (address, program) and self.is_suitable
+        return self.is_of(address, program) and self.is_suitable
 
     @property
     def is_suitable(self) -> bool:
         """Whether several publishers are safe from each other on this store."""
-        return self.preconditions != "none" and self.deletes
+        return self.preconditions != "none" and self.deletes and self.excludes is not False
 
 
 def adapt_store(store: Store, profile: Profile) -> Store:

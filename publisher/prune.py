@@ -10,9 +10,10 @@ any more. A prune that dies anywhere leaves a store that is whole, and the next 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -44,8 +45,6 @@ from publisher.upload import Upload
 from stores.base import Create, ListedObject, Store
 from stores.progress import Progress
 
-# A request to delete: it is retried for minutes, and a machine that sleeps on it wakes after the weekend.
-_ON_ITS_WAY = timedelta(days=7)
 _TRIES = 3  # plans that a publish may overtake; one takes seconds, and publishes are minutes apart
 
 Outcome = Literal["pruned", "planned", "unchanged", "stopped"]
@@ -103,7 +102,7 @@ def prune(
             signed by this key.
         SnapshotError: when nothing is published, or what is published is not whole.
         HistoryError: when the chain of what is to be kept is broken.
-        EquivocationError, MalformedError, UnsupportedError, UnsuitableStore: as of a publish.
+        EquivocationError, RollbackError, MalformedError, UnsupportedError, UnsuitableStore: as of a publish.
         AccessDenied, StoreUnavailable, StoreError: as the store does.
         OSError: when the state folder cannot be written.
     """
@@ -192,6 +191,7 @@ class _Prune:
         if base is None:
             raise SnapshotError(f"nothing is published in {self._store.address}")
         key = options.signing_key
+        self._state.verify_continues(base.manifest, partial(is_signed, self._store, base, key))
         if key is not None:
             verify_not_retired(self._store, key)
             if not is_signed(self._store, base, key):
@@ -199,7 +199,7 @@ class _Prune:
                     f"snapshot {base.manifest.sequence} is not signed by key {key.public.key_id}; a prune "
                     "signs what it renews, so publish with that key first"
                 )
-        elif self._has_signature(base):
+        elif self._is_stored(format_key(Kind.SIGNATURE, base.digest)):
             raise SignatureError(
                 f"snapshot {base.manifest.sequence} is signed, and mirrors would refuse a renewal that is "
                 "not; give the key with --signing-key"
@@ -207,12 +207,14 @@ class _Prune:
         if not options.dry_run:
             now = self._environment.now()
             _verify_alive(base.manifest, now)
-            self._store = suit_store(self._store, self._state, now, single_publisher=options.single_publisher)
+            self._store = suit_store(
+                self._given_store, self._state, now, single_publisher=options.single_publisher
+            )
         return base
 
-    def _has_signature(self, base: Pointer) -> bool:
+    def _is_stored(self, key: str) -> bool:
         try:
-            self._store.head(format_key(Kind.SIGNATURE, base.digest))
+            self._store.head(key)
         except ObjectMissing:
             return False
         return True
@@ -222,8 +224,8 @@ class _Prune:
         store_now = self._judge_clock(base)
         listing = self._store.list_objects()
         history = walk_history(self._store, base)
-        earlier = self._fetch_list(base).keys()
-        plan = plan_retention(history, self._options.policy, listing, store_now, earlier)
+        list_before = self._fetch_list(base)
+        plan = plan_retention(history, self._options.policy, listing, store_now, list_before)
         missing = {*required_keys(base.digest, base.manifest)} & {*plan.missing}
         if missing:
             raise SnapshotError(
@@ -255,9 +257,8 @@ class _Prune:
         """Move the pointer to a renewal that condemns the candidates."""
         now = self._environment.now()
         _verify_alive(base.manifest, now)
-        entries = remember(self._fetch_list(base), plan.condemned_before, now)
-        entries |= {found.key: None for found in plan.candidates}
-        content = format_condemned(entries)
+        own = dict.fromkeys(found.key for found in plan.candidates)
+        content = format_condemned({**plan.remembered, **own})
         condemned = digest_bytes(content)
         manifest = plan_renewal(
             base,
@@ -271,6 +272,9 @@ class _Prune:
         upload = Upload(self._store, self._progress)
         stored = format_manifest(manifest)
         digest = digest_bytes(stored)
+        if self._is_stored(blob_key(condemned)) and fetch_condemned(self._store, condemned) is None:
+            # A prune that was interrupted has put the same list: an upload would leave the damage alone.
+            self._store.delete(blob_key(condemned))
         upload.put(blob_key(condemned), BytesIO(content), len(content))
         upload.put(manifest_key(digest), BytesIO(stored), len(stored))
         if self._options.signing_key is not None:
@@ -278,9 +282,11 @@ class _Prune:
             upload.put(format_key(Kind.SIGNATURE, digest), BytesIO(signature), len(signature))
         self._progress.begin("swap")
         backoff = self._environment.backoff
-        return swap_pointer(
+        pointer = swap_pointer(
             self._store, base, manifest, lambda attempt: backoff.sleep(backoff.delay_s(attempt))
         )
+        self._state.store_published(manifest, digest)
+        return pointer
 
     def _fetch_list(self, base: Pointer) -> dict[str, datetime | None]:
         """What the pointer condemns; nobody knows it when the list is lost."""
@@ -288,30 +294,20 @@ class _Prune:
         return (condemned and fetch_condemned(self._store, condemned)) or {}
 
     def _find_remaining(self, deleted: Sequence[ListedObject]) -> tuple[str, ...]:
-        """What the store still lists of what it was told to delete; nobody may have put it there again."""
+        """What the store still lists of what it was told to delete.
+
+        A publisher that has read the pointer before may have put the same bytes again since: that is another
+        object, younger than the grace, and its manifest will never be pointed to.
+        """
         if not deleted:
             return ()
         self._progress.begin("verify")
+        written = {(found.key, found.modified) for found in deleted}
         return tuple(
-            sorted({found.key for found in deleted} & {found.key for found in self._store.list_objects()})
+            sorted(
+                found.key for found in self._store.list_objects() if (found.key, found.modified) in written
+            )
         )
-
-
-def remember(
-    entries: Mapping[str, datetime | None], condemned_before: datetime, now: datetime
-) -> dict[str, datetime | None]:
-    """What of a list stays condemned in the next, which is made now.
-
-    The prune that made it deletes until the next takes its place. The one before, whose entries have the
-    latest time, deleted until this list had taken its own: that was later, but before `condemned_before`.
-    """
-    latest = max((until for until in entries.values() if until is not None), default=now)
-    remembered: dict[str, datetime | None] = {}
-    for key, until in entries.items():
-        until = now if until is None else max(until, condemned_before) if until == latest else until
-        if now - until < _ON_ITS_WAY:
-            remembered[key] = until
-    return remembered
 
 
 def _verify_alive(manifest: Manifest, now: datetime) -> None:

@@ -10,33 +10,35 @@ due follows when the delta is live.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from contracts.digests import digest_bytes
 from contracts.errors import ContractError, MalformedError, SnapshotError, StoreError, UnsupportedError
-from contracts.layout import Kind, blob_key, format_key, manifest_key
-from contracts.manifest import Delta, Keyframe, Manifest, format_manifest
+from contracts.layout import Kind, format_key, manifest_key
+from contracts.manifest import Blob, Delta, Keyframe, Manifest, format_manifest
 from publisher.candidates import Candidates
 from publisher.chain import is_keyframe_due, is_newer_keyframe
 from publisher.condemned import Condemned
-from publisher.damage import blobs_of, deltas_after_damage, find_damaged
+from publisher.damage import MISSING, blobs_of, deltas_after_damage, find_damaged
 from publisher.history import find_held_since
 from publisher.options import Environment, PublishOptions
 from publisher.plan import is_renewal_due, plan_renewal, plan_snapshot, verify_clock
 from publisher.pointer import Pointer, fetch_pointer, swap_pointer
 from publisher.probe import suit_store
 from publisher.proof import Proof
-from publisher.repair import mend_copy
+from publisher.repair import mend_blob, mend_copy
 from publisher.result import Outcome, PublishResult, sum_changes
 from publisher.signing import is_signed, sign_manifest, verify_not_retired
 from publisher.spool import Spool
 from publisher.state import Candidate, State, WaitingKeyframe
 from publisher.upload import Upload
+from publisher.waiting import may_follow
 from stores.base import Store
 from stores.progress import Progress
 from stores.single_publisher import SinglePublisherStore
@@ -60,7 +62,9 @@ def publish(
         UnsuitableStore: when the store ignores preconditions.
         ConflictError: when another publisher was faster, or uses the same state folder now.
         EquivocationError: when the store is not the one that was published to from this state folder.
-        SignatureError: when the key has handed over, or what is published is held and not signed by it.
+        RollbackError: when the store serves less than was published from it.
+        SignatureError: when the key has handed over, or what is published is not signed by it and held, or
+            numbered as no publisher has.
         MalformedError, UnsupportedError, DigestMismatchError, ObjectMissing: when the store holds something
             else than a publisher put there, or what was made is no good (publisher/proof/).
         AccessDenied, StoreUnavailable, StoreError: as the store does.
@@ -139,6 +143,9 @@ class PublishRun:
         options = self._options
         base = fetch_pointer(self._store)
         self._state.verify_repository(base and base.manifest.repository)
+        if base is not None:
+            is_ours = partial(is_signed, self._store, base, options.signing_key)
+            self._state.verify_continues(base.manifest, is_ours)
         verify_clock(
             self._environment.now(),
             self._store.now(),
@@ -151,10 +158,9 @@ class PublishRun:
         return base
 
     def _load_candidate(self, base: Pointer | None) -> Candidate | None:
-        """What an earlier run left ready, when nothing was published since."""
+        """What an earlier run left ready, when nothing else was published since."""
         candidate = self._state.candidate.load()
-        wanted = (self._store.address, base and base.digest)
-        if candidate is None or (candidate.store, candidate.base) != wanted:
+        if candidate is None or not may_follow(candidate, self._store, base):
             return None
         if self._options.proof and self._state.load_database(candidate.database) is None:
             return None  # nothing of it could be proven any more
@@ -177,21 +183,28 @@ class PublishRun:
             )
         if candidate is None:
             assert base is not None  # nothing published before: then there is a candidate
+            if base.manifest.held and self._options.resume:  # the catalogue is what is held
+                return "planned", self._count((), self._plan_renewal(base, resume=True))
             return "unchanged", base.manifest
         return self._describe(base, candidate)
 
     def _describe(self, base: Pointer | None, candidate: Candidate) -> tuple[Outcome, Manifest]:
         """Count what a candidate would send; nothing is sent."""
-        manifest = self._plan_snapshot(base, candidate)
-        self._upload.look_for(candidate, manifest)
-        if self._options.signing_key is not None:
-            self._upload.count(len(sign_manifest(self._options.signing_key, manifest)))
+        manifest = self._count(candidate.blobs, self._plan_snapshot(base, candidate))
         self._note(candidate)
         return "planned", manifest
+
+    def _count(self, blobs: Iterable[Blob], manifest: Manifest) -> Manifest:
+        self._upload.look_for(blobs, manifest)
+        if self._options.signing_key is not None:
+            self._upload.count(len(sign_manifest(self._options.signing_key, manifest)))
+        return manifest
 
     def _bring_up(self, base: Pointer | None, waiting: Candidate | None) -> tuple[Outcome, Manifest]:
         """Publish what waits, what changed since, and a keyframe if one is due; else renew if that is due."""
         self._tidy(base, waiting)
+        if self._options.repair and base is not None:
+            self._repaired += mend_copy(self._store, base)  # what follows moves the pointer, its other source
         if waiting is not None:
             base = self._publish_candidate(waiting, base)
         is_held = self._is_held(base)
@@ -213,7 +226,8 @@ class PublishRun:
     def _is_renewal_due(self, base: Pointer) -> bool:
         key = self._options.signing_key
         is_fine = key is None or is_signed(self._store, base, key)
-        return is_renewal_due(base.manifest, self._environment.now(), is_signed=is_fine)
+        now, expiry = self._environment.now(), self._options.expiry
+        return is_renewal_due(base.manifest, now, expiry, is_signed=is_fine)
 
     def _tidy(self, base: Pointer | None, waiting: Candidate | None) -> None:
         """Delete what a crash or another publisher has left useless."""
@@ -296,7 +310,7 @@ class PublishRun:
         blobs = blobs_of(base.manifest)
         self._progress.begin("verify", sum(blob.size_bytes for blob in blobs))
         damaged = find_damaged(self._store, blobs, self._progress.add)
-        self._repaired = len(damaged) + mend_copy(self._store, base)
+        self._repaired += len(damaged) + mend_copy(self._store, base)
         if not damaged:
             return base
         if base.manifest.held:
@@ -308,8 +322,9 @@ class PublishRun:
                 "--resume, or roll back to another snapshot"
             )
         for blob in waiting.blobs:
-            if blob in damaged:  # what is there under its name would be left alone
-                self._store.delete(blob_key(blob.digest))
+            if damaged.get(blob, MISSING) != MISSING:  # what is there under its name would be left alone
+                mend_blob(self._store, blob, self._state.keyframe.blob_path(blob))
+                self._upload.count(blob.size_bytes)
         return self._send_keyframe(waiting, base, deltas_after_damage(base.manifest, damaged))
 
     def _make_keyframe(self, manifest: Manifest) -> WaitingKeyframe | None:
@@ -377,5 +392,6 @@ class PublishRun:
         )
         self._upload.count(len(stored))
         self._state.store_repository(manifest.repository)
+        self._state.store_published(manifest, digest)
         self._live = pointer
         return pointer

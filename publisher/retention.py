@@ -2,12 +2,13 @@
 
 Invariant: what is kept is the newest part of the history, without a gap, and everything that it names. What
 is not of the bucket's layout, a succession of keys, and whatever is younger than the grace is never deleted.
-Whether deleting is safe while others publish is publisher/prune.py's part.
+What was condemned stays condemned for a week, and always leaves room for more. Whether deleting is safe while
+others publish is publisher/prune.py's part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
@@ -22,6 +23,8 @@ from stores.base import ListedObject
 # Design, section 5: an edge cache serves an old pointer for a day, and a mirror that met it there then syncs
 # for as long as its line takes.
 GRACE = timedelta(days=7)
+# A request to delete: it is retried for minutes, and a machine that sleeps on it wakes after the weekend.
+_ON_ITS_WAY = timedelta(days=7)
 _DELETABLE = {Kind.MANIFEST, Kind.SIGNATURE, Kind.BLOB}
 
 
@@ -48,6 +51,7 @@ class RetentionPlan:
     too many for one prune. `young` are named by nobody, but younger than the grace. `alien` are keys that are
     not of the layout. `missing` are named by what is kept, and were not listed. At `condemned_before`, by the
     store's clock, the list that the pointer names as condemned had taken the place of the one before it.
+    `remembered` is what of that list stays condemned beside the candidates.
     """
 
     snapshots: int
@@ -60,6 +64,7 @@ class RetentionPlan:
     alien: tuple[str, ...]
     missing: tuple[str, ...]
     condemned_before: datetime
+    remembered: Mapping[str, datetime]
 
 
 def plan_retention(
@@ -67,13 +72,13 @@ def plan_retention(
     policy: Policy,
     listing: Collection[ListedObject],
     now: datetime,
-    earlier: Collection[str] = (),
+    list_before: Mapping[str, datetime | None] | None = None,
 ) -> RetentionPlan:
     """What a policy keeps of a store.
 
     `history` is newest first, and read no further than it has to be; `listing` is of the whole store, made
-    after the pointer was read; `now` is the store's clock, by which the listing is dated. `earlier` are keys
-    that may stay condemned in any case: only so many more have room beside them.
+    after the pointer was read; `now` is the store's clock, by which the listing is dated. `list_before` is
+    the list that the pointer names as condemned: what of it is remembered leaves room for only so many more.
     Raises: what reading the history raises, unless what follows would not be kept anyway.
     """
     written = {listed.key: listed.modified for listed in listing}
@@ -105,7 +110,8 @@ def plan_retention(
             young.append(listed)
         else:
             candidates.append(listed)
-    chosen = _choose(candidates, earlier)
+    remembered = remember(list_before or {}, condemned_before, now)
+    chosen = _choose(candidates, remembered.keys())
     return RetentionPlan(
         snapshots,
         manifests,
@@ -117,7 +123,29 @@ def plan_retention(
         tuple(alien),
         tuple(sorted(required - written.keys())),
         condemned_before,
+        remembered,
     )
+
+
+def remember(
+    entries: Mapping[str, datetime | None], condemned_before: datetime, now: datetime
+) -> dict[str, datetime]:
+    """What of a list stays condemned in the next, which is made now.
+
+    The prune that made it deletes until the next takes its place. The one before, whose entries have the
+    latest time, deleted until this list had taken its own: that was later, but before `condemned_before`.
+    """
+    present = max(now, condemned_before)  # of two clocks that differ; what is present is the latest
+    latest = max((until for until in entries.values() if until is not None), default=present)
+    remembered: dict[str, datetime] = {}
+    for key, until in entries.items():
+        if until is None:
+            remembered[key] = present
+            continue
+        ended = max(until, condemned_before) if until == latest else until
+        if now - ended < _ON_ITS_WAY:
+            remembered[key] = ended
+    return remembered
 
 
 def required_keys(digest: str, manifest: Manifest) -> Iterator[str]:
@@ -171,14 +199,18 @@ def _select_kept(
 
 
 def _choose(candidates: Sequence[ListedObject], earlier: Collection[str]) -> list[ListedObject]:
-    """As many of these as a list holds beside the earlier ones."""
+    """As many of these as a list holds beside the earlier ones, and never more than half of a list: what a
+    prune deletes does not age before another list takes its place, and that must have room for something."""
     room = MAX_CONDEMNED - len(earlier)
     chosen: list[ListedObject] = []
     for listed in candidates:
-        if listed.key not in earlier:
-            room -= 1
-        if listed.key in earlier or room >= 0:
-            chosen.append(listed)
+        is_new = listed.key not in earlier
+        if len(chosen) == MAX_CONDEMNED // 2:
+            break
+        if is_new and room <= 0:  # somebody else may have listed more
+            continue
+        chosen.append(listed)
+        room -= is_new
     return chosen
 
 

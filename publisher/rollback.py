@@ -20,6 +20,7 @@ from publisher.pointer import Pointer
 from publisher.publish import PublishRun
 from publisher.result import Outcome, PublishResult
 from publisher.state import Candidate, State
+from publisher.waiting import may_follow
 from stores.base import Store
 from stores.progress import Progress
 
@@ -71,12 +72,11 @@ class _Rollback(PublishRun):
         """What an interrupted rollback to the same database left ready."""
         self._earlier = self._find_earlier(base)
         candidate = self._state.candidate.load()
-        if base is None or candidate is None or not candidate.held:
+        if candidate is None or not candidate.held or candidate.database != self._earlier.database:
             return None
         if self._state.load_database(candidate.database) is None:
             return None
-        found = (candidate.store, candidate.base, candidate.database)
-        return candidate if found == (self._store.address, base.digest, self._earlier.database) else None
+        return candidate if may_follow(candidate, self._store, base) else None
 
     def _find_earlier(self, base: Pointer | None) -> Manifest:
         """The manifest to go back to, when it may be gone back to."""

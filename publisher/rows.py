@@ -54,10 +54,10 @@ def define(
     connection.execute(
         "CREATE TEMP TABLE backends(id INTEGER PRIMARY KEY, type TEXT, name TEXT, base_url TEXT)"
     )
-    backends = load_backends(connection) if "storage_backends" in tables else Backends([], [])
+    backends = load_backends(connection) if "storage_backends" in tables else Backends([], {})
     connection.executemany("INSERT INTO temp.backends VALUES (?, ?, ?, ?)", backends.public)
     connection.create_function(
-        "public_metadata", 1, public_metadata(backends.base_paths, metadata_keys), deterministic=True
+        "public_metadata", 1, public_metadata(backends.places, metadata_keys), deterministic=True
     )
     connection.create_function("repaired_text", 1, repair_text, deterministic=True)
     connection.create_function("percent_encode", 1, _percent_encode, deterministic=True)
@@ -237,7 +237,8 @@ def _track_files(invalid: Collection[str]) -> Selection:
     return Selection(
         columns,
         "source.file_locations",
-        "file_locations.status = 'active' AND file_locations.locator <> ''",
+        # A handle has no sign (contracts/handles.py).
+        "file_locations.status = 'active' AND file_locations.locator <> '' AND file_locations.id >= 0",
         joined=(
             ("source.file_assets", "file_assets.id = file_locations.file_asset_id"),
             ("temp.backends", "backends.id = file_locations.backend_id"),

@@ -68,13 +68,15 @@ def sign_manifest(key: SecretKey, manifest: Manifest) -> bytes:
     return key.sign(stored, f"timestamp:{timestamp}\tfile:{digest_bytes(stored)}.json\thashed")
 
 
-def is_signed(store: Store, base: Pointer, key: SecretKey) -> bool:
-    """Whether what is published has the signature that this key gives it, to the letter.
+def is_signed(store: Store, base: Pointer, key: SecretKey | None) -> bool:
+    """Whether what is published has the signature that this key gives it, to the letter; without one, not.
 
     Signing is cheaper than finding out what is wrong with a signature: one that is missing, by another key,
     of another date or damaged is not this one.
     Raises: AccessDenied, StoreUnavailable.
     """
+    if key is None:
+        return False
     found = _fetch(store, format_key(Kind.SIGNATURE, base.digest), SIGNATURE_MAX_BYTES)
     return found == sign_manifest(key, base.manifest)
 

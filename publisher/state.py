@@ -8,6 +8,7 @@ holds at most the database that is published, the one that is to follow, and the
     candidate/              the snapshot that is to follow (publisher/spool.py)
     keyframe/               a keyframe that follows when that is live
     repository              which repository the store holds
+    published               what was last published from here (publisher/continuity.py)
     profile                 what the store was found to do (publisher/profile.py)
     rebuilt                 how large a fresh export was
     settings, assets        what is known of a database; only makes its next refresh faster
@@ -18,7 +19,7 @@ holds at most the database that is published, the one that is to follow, and the
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +28,7 @@ import msgspec
 from contracts.digests import digest_stream
 from contracts.errors import ConflictError, EquivocationError
 from contracts.manifest import Blob, Database, Delta, Digest, Keyframe, Manifest, SnapshotManifest
+from publisher.continuity import Published, verify_continues
 from publisher.differences import TableChanges
 from publisher.drift import Measure
 from publisher.known import NOTHING_KNOWN, Known
@@ -84,6 +86,7 @@ class State:
         self.keyframe = Spool(folder / "keyframe", WaitingKeyframe)
         self._databases = folder / "databases"
         self._repository = folder / "repository"
+        self._published = folder / "published"
         self._profile = folder / "profile"
         self._rebuilt = folder / "rebuilt"
         self._settings = folder / "settings"
@@ -203,6 +206,26 @@ class State:
         """Remember which repository the store holds."""
         if not self._repository.exists():
             replace_file(self._repository, repository.encode())
+
+    def verify_continues(self, found: Manifest, is_ours: Callable[[], bool]) -> None:
+        """Check that what the store serves may be continued from here, as publisher/continuity.py says.
+
+        Raises:
+            RollbackError, SignatureError: when it may not.
+        """
+        verify_continues(found, self.load_published(), is_ours, str(self._published))
+
+    def load_published(self) -> Published | None:
+        """What was last published from here, if that is known."""
+        try:
+            return msgspec.json.decode(self._published.read_bytes(), type=Published)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+
+    def store_published(self, manifest: Manifest, digest: Digest) -> None:
+        """Remember what was published."""
+        published = Published(manifest.repository, manifest.sequence, digest)
+        replace_file(self._published, msgspec.json.encode(published))
 
     def load_profile(self) -> Profile | None:
         """What was last found of a store, if that is known; its address says which one it was."""

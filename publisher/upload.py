@@ -5,7 +5,7 @@ Invariant: an object that is there is left alone, and one of another size is an 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,14 +62,14 @@ class Upload:
         self.sent_bytes += size_bytes
         self.sent_objects += 1
 
-    def look_for(self, plan: Plan, manifest: Manifest) -> None:
-        """Count what a plan and its manifest would send, and what is there already; nothing is sent.
+    def look_for(self, blobs: Iterable[Blob], manifest: Manifest) -> None:
+        """Count what these blobs and their manifest would send, and what is there already; nothing is sent.
 
         Raises: as `put`.
         """
         for _ in ("the manifest", "the pointer"):
             self.count(len(format_manifest(manifest)))
-        for blob in plan.blobs:
+        for blob in blobs:
             if self._is_present(blob_key(blob.digest), blob.size_bytes):
                 self.present_bytes += blob.size_bytes
             else:

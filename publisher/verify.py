@@ -27,6 +27,7 @@ from contracts.layout import POINTER_KEY, Kind, blob_key, format_key, manifest_k
 from contracts.manifest import Blob, Delta, Keyframe, Manifest
 from contracts.minisign import PublicKey
 from contracts.route import plan_route
+from publisher.condemned import fetch_condemned
 from publisher.damage import MISSING, blobs_of, find_damaged
 from publisher.history import Link, UnknownSigner, find_signer, walk_history
 from publisher.pointer import Pointer, fetch_pointer
@@ -36,6 +37,7 @@ from stores.progress import Progress
 from stores.restore import restore_database
 
 _REPAIR = "run `music-cloud publish --repair`"
+_NEXT_LIST = "the next `music-cloud prune` that deletes something writes a new one"
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -145,6 +147,7 @@ def verify_store(
         names.add(Link(pointer.digest, pointer.manifest, b""))
     listed = {listed.key: listed for listed in store.list_objects()}
     findings += _find_blob_faults(store, names, listed, pointer, progress, is_full=scratch is not None)
+    findings += _find_list_fault(store, pointer.manifest)
     if scratch is not None:
         findings += _try_restore(store, pointer.manifest, scratch, findings, progress)
     _verify_not_pruned(store, pointer, findings)
@@ -234,6 +237,17 @@ def _describe_blob(blob: Blob, wrong: str, named: _Named, newest: int) -> Findin
         wrong,
         f"only snapshot {older} names it, and may not be rolled back to; `music-cloud prune` drops it",
     )
+
+
+def _find_list_fault(store: ReadableStore, manifest: Manifest) -> list[Finding]:
+    """Whether the list of what a prune deletes can be read; no manifest says its size, so it is read."""
+    digest = manifest.condemned
+    if digest is None or fetch_condemned(store, digest) is not None:
+        return []
+    wrong = (
+        "missing or damaged: it says what a prune deletes, and without it all that is published is sent anew"
+    )
+    return [Finding(blob_key(digest), wrong, _NEXT_LIST)]
 
 
 def _try_restore(

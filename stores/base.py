@@ -7,6 +7,7 @@ object is missing when it does not know.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from contracts.errors import MalformedError, PreconditionFailed, StoreUnavailable
 
+# RFC 9110, section 8.8.3, and what some servers send without its quotes. "*" or a list would mean something
+# else in If-None-Match, and servers refuse headers of some KiB: either would blind a mirror for good.
+_ETAG = re.compile(r'(?:W/)?"[!\x23-\x7e\x80-\xff]{0,250}"|[0-9A-Za-z._:+/=-]{1,250}')
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")  # RFC 9110, section 14.4
 PIECE_BYTES = 64 << 10  # what a reading yields at a time: bounds memory per stream
 
 
@@ -155,6 +160,26 @@ def read_whole(reading: Reading, max_bytes: int) -> bytes:
             if len(content) > max_bytes:
                 raise MalformedError(f"an object of more than {max_bytes} bytes")
     return bytes(content)
+
+
+def parse_etag(text: str) -> str:
+    """An entity tag from a header, "" when it is none that may be sent back."""
+    return text if _ETAG.fullmatch(text) else ""
+
+
+def parse_rest(text: str, start: int, what: str) -> int:
+    """The size of the whole from the Content-Range of a partial answer that holds all from `start` on.
+
+    Raises:
+        StoreUnavailable: when it holds anything else: a shorter one would end without an error.
+    """
+    match = _CONTENT_RANGE.fullmatch(text)
+    if match is None:
+        raise StoreUnavailable(f"a partial answer to {what} without a valid Content-Range")
+    first, last, size_bytes = (int(number) for number in match.groups())
+    if first != start or last != size_bytes - 1:
+        raise StoreUnavailable(f"another range of {what} was answered than was asked for")
+    return size_bytes
 
 
 def parse_size(text: str | None, what: str) -> int:

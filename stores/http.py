@@ -7,33 +7,30 @@ however slowly its headers or its body come.
 
 from __future__ import annotations
 
-import http.client
-import io
-import re
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
 from contracts.errors import AccessDenied, ObjectMissing, StoreError, StoreUnavailable
-from stores.base import PIECE_BYTES, ObjectInfo, Reading, parse_retry_after, parse_size
-from stores.pace import is_too_slow
+from stores.base import (
+    PIECE_BYTES,
+    ObjectInfo,
+    Reading,
+    parse_etag,
+    parse_rest,
+    parse_retry_after,
+    parse_size,
+)
+from stores.patient import patient_pools
 
 _TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)
 _IDENTITY = {"Accept-Encoding": "identity"}
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")  # RFC 9110, section 14.4
 _DRAIN_BYTES = 64 << 10
-# RFC 9110, section 8.8.3, and what some servers send without its quotes. "*" or a list would mean something
-# else in If-None-Match, and servers refuse headers of some KiB: either would blind a mirror for good.
-_ETAG = re.compile(r'(?:W/)?"[!\x23-\x7e\x80-\xff]{0,250}"|[0-9A-Za-z._:+/=-]{1,250}')
 
 
 class HttpStore:
@@ -59,7 +56,8 @@ class HttpStore:
         self._pool = urllib3.PoolManager(
             maxsize=connections, block=True, timeout=timeout, retries=False, headers=_IDENTITY
         )
-        self._pool.pool_classes_by_scheme = _patient_pools(clock)
+        pools = self._pool.pool_classes_by_scheme
+        self._pool.pool_classes_by_scheme = patient_pools(pools, clock, lambda method, url: None)
 
     def head(self, key: str) -> ObjectInfo:
         response = self._request("HEAD", key)
@@ -106,9 +104,9 @@ class HttpStore:
         try:
             # A server may ignore ranges (RFC 9110, section 14.2).
             skip = start if response.status == 200 else 0
-            if response.status == 206 and not _is_rest(response, start):
-                raise StoreUnavailable(f"{self.address} answered another range of {key} than was asked for")
-            return Reading(_info(response, key), _pieces(response, key, skip), partial(_release, response))
+            return Reading(
+                _info(response, key, start), _pieces(response, key, skip), partial(_release, response)
+            )
         except BaseException:
             _release(response)
             raise
@@ -137,28 +135,14 @@ def _refusal(response: urllib3.BaseHTTPResponse, key: str, address: str) -> Stor
     return StoreError(f"{address} answered {key} with status {status}")
 
 
-def _is_rest(response: urllib3.BaseHTTPResponse, start: int) -> bool:
-    """Whether a partial answer holds all from `start` on: a shorter one would end without an error."""
-    first, last, size_bytes = _content_range(response)
-    return first == start and last == size_bytes - 1
-
-
-def _content_range(response: urllib3.BaseHTTPResponse) -> tuple[int, int, int]:
-    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    if match is None:
-        raise StoreUnavailable("a partial answer without a valid Content-Range")
-    return int(match[1]), int(match[2]), int(match[3])
-
-
-def _info(response: urllib3.BaseHTTPResponse, key: str) -> ObjectInfo:
+def _info(response: urllib3.BaseHTTPResponse, key: str, start: int = 0) -> ObjectInfo:
     if response.headers.get("Content-Encoding", "identity") not in ("identity", "aws-chunked", ""):
         raise StoreUnavailable(f"{key} came with a content coding, although none was accepted")
     if response.status == 206:
-        size_bytes = _content_range(response)[2]
+        size_bytes = parse_rest(response.headers.get("Content-Range", ""), start, key)
     else:
         size_bytes = parse_size(response.headers.get("Content-Length"), key)
-    etag = response.headers.get("ETag", "")
-    return ObjectInfo(size_bytes, etag if _ETAG.fullmatch(etag) else "")
+    return ObjectInfo(size_bytes, parse_etag(response.headers.get("ETag", "")))
 
 
 def _pieces(response: urllib3.BaseHTTPResponse, key: str, skip: int) -> Iterator[bytes]:
@@ -185,49 +169,3 @@ def _release(response: urllib3.BaseHTTPResponse) -> None:
     else:
         response.close()
     response.release_conn()
-
-
-class _PatientStream(io.RawIOBase):
-    """What comes from a socket, while it comes fast enough; a socket's own timeout only ends a silence."""
-
-    def __init__(self, connection: socket.socket, clock: Callable[[], float]) -> None:
-        self._stream = connection.makefile("rb", buffering=0)
-        self._clock = clock
-        self._received_bytes = 0
-        self._waited_s = 0.0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        asked_s = self._clock()
-        received_bytes = self._stream.readinto(buffer) or 0
-        self._waited_s += self._clock() - asked_s
-        self._received_bytes += received_bytes
-        if is_too_slow(self._received_bytes, self._waited_s):
-            raise OSError(f"came too slowly: {self._received_bytes} bytes in {self._waited_s:.0f} s")
-        return received_bytes
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-
-class _PatientResponse(http.client.HTTPResponse):
-    """An answer whose status line and headers, too, are read through `_PatientStream`."""
-
-    def __init__(self, clock: Callable[[], float], sock: socket.socket, *args: Any, **options: Any) -> None:
-        super().__init__(sock, *args, **options)
-        self.fp.close()
-        self.fp = io.BufferedReader(_PatientStream(sock, clock))
-
-
-def _patient_pools(clock: Callable[[], float]) -> dict[str, Any]:
-    """urllib3's pools, of connections whose answers are patient ones."""
-    response_class = {"response_class": partial(_PatientResponse, clock)}
-    plain = type("_PatientConnection", (HTTPConnection,), response_class)
-    over_tls = type("_PatientTlsConnection", (HTTPSConnection,), response_class)
-    return {
-        "http": type("_PatientPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
-        "https": type("_PatientTlsPool", (HTTPSConnectionPool,), {"ConnectionCls": over_tls}),
-    }

@@ -1,8 +1,8 @@
 """An S3-compatible bucket through boto3; the only file that imports it.
 
 Invariant: every write carries its SHA-256, conditional writes are one `PutObject` with a single attempt, and
-nothing that botocore or urllib3 raises gets out untranslated. No reading takes for ever (stores/pace.py).
-Retrying is stores/retrying.py's.
+nothing that botocore or urllib3 raises gets out untranslated. No answer takes for ever, or has no end
+(stores/patient.py). Retrying is stores/retrying.py's.
 What differs between providers, a publisher finds out by asking (publisher/probe.py).
 """
 
@@ -48,15 +48,18 @@ from stores.base import (
     PutMode,
     Reading,
     Update,
+    parse_etag,
+    parse_rest,
     parse_retry_after,
     parse_size,
     stream_pieces,
 )
-from stores.pace import Pace
+from stores.patient import HEAD_MAX_BYTES, patient_pools
 
 # Answers that ask for another try, although their status says otherwise ("Error responses", Amazon S3 API
 # Reference): a slow line, a body that was cut off or spoilt on it, and a write that met another one half-way.
 _SPOILT = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}
+_LISTING_MAX_BYTES = 16 << 20  # of one page: 1,000 keys of 1,024 bytes, each of them as %XX in XML
 _TRY_AGAIN = {"RequestTimeout", "IncompleteBody", "ConditionalRequestConflict", "OperationAborted"}
 
 
@@ -88,12 +91,11 @@ class S3Store:
         self._bucket = bucket
         self._prefix = prefix.strip("/")
         self._settings = settings
-        self._clock = clock
         # With the endpoint: the same name elsewhere is another store.
         where = f" at {settings.endpoint_url}" if settings.endpoint_url else ""
         self.address = f"s3://{bucket}/{self._prefix}".rstrip("/") + where
         try:
-            self._client = _client(settings)
+            self._client = _client(settings, clock)
         except (BotoCoreError, ValueError) as error:
             raise StoreError(f"{self.address}: {error}") from error
 
@@ -145,12 +147,17 @@ class S3Store:
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=start + prefix
         )
-        with self._errors(""):
-            return [
-                ListedObject(found["Key"].removeprefix(start), found["Size"], found["LastModified"])
-                for page in pages
-                for found in page.get("Contents", ())
-            ]
+        try:
+            with self._errors(""):
+                return [
+                    ListedObject(found["Key"].removeprefix(start), found["Size"], found["LastModified"])
+                    for page in pages
+                    for found in page.get("Contents", ())
+                ]
+        except KeyError as error:
+            raise StoreUnavailable(
+                f"{self.address}: a listing came without the {error} of an object"
+            ) from error
 
     def now(self) -> datetime | None:
         try:
@@ -196,7 +203,7 @@ class S3Store:
     @cached_property
     def _stranger(self) -> Any:
         """A client without credentials, only to spell addresses; made when it is first needed."""
-        return _client(replace(self._settings, anonymous=True))
+        return _client(replace(self._settings, anonymous=True), time.monotonic)
 
     def _put(self, key: str, body: bytes | BinaryIO, sha256: bytes, conditions: Mapping[str, str]) -> str:
         with self._errors(key):
@@ -208,7 +215,10 @@ class S3Store:
                 **_headers(key),
                 **conditions,
             )
-        return str(answer["ETag"])
+        etag = parse_etag(str(answer.get("ETag", "")))
+        if not etag:  # whoever has to know it reads back what was written
+            raise StoreUnavailable(f"{self.address}: the answer to writing {key} came without an entity tag")
+        return etag
 
     def _name(self, key: str) -> str:
         return f"{self._prefix}/{key}" if self._prefix else key
@@ -217,25 +227,21 @@ class S3Store:
         body = answer["Body"]
         try:
             info = _info(answer, key)
-            coming_bytes = info.size_bytes
-            if start:
-                total = str(answer.get("ContentRange", "")).rpartition("/")[2]
-                if not total:
-                    raise StoreUnavailable(f"{self.address} ignored the range asked of {key}")
-                info = ObjectInfo(parse_size(total, key), info.etag)
+            if "ContentRange" in answer:
+                info = ObjectInfo(parse_rest(str(answer["ContentRange"]), start, key), info.etag)
+            elif start:
+                raise StoreUnavailable(f"{self.address} ignored the range asked of {key}")
         except StoreUnavailable:
             body.close()
             raise
-        return Reading(info, self._pieces(body, key, coming_bytes), body.close)
+        return Reading(info, self._pieces(body, key, info.size_bytes - start), body.close)
 
     def _pieces(self, body: Any, key: str, coming_bytes: int) -> Iterator[bytes]:
-        pace = Pace(self._clock)
         try:
             with self._errors(key):
                 # boto3 reads until a whole piece is there, for hours from a server that sends a byte now and
                 # then; the stream beneath gives what has come, and leaves it to us whether that was all.
                 while piece := body._raw_stream.read1(PIECE_BYTES):
-                    pace.verify(len(piece), key)
                     coming_bytes -= len(piece)
                     yield piece
             if coming_bytes > 0:
@@ -260,7 +266,8 @@ class S3Store:
             raise StoreError(f"{self.address}: {error}") from error
         # botocore parses the headers of an answer, and lets out what a wrong one raises.
         except (BotoCoreError, HTTPError, OSError, ValueError) as error:
-            raise StoreUnavailable(f"{self.address}: {key}: {error}") from error
+            why = getattr(error, "kwargs", {}).get("error")  # what botocore keeps to itself
+            raise StoreUnavailable(f"{self.address}: {key}: {error}" + (f" {why}" if why else "")) from error
 
     def _refusal(self, error: ClientError, key: str) -> StoreError:
         # The status decides, not the code: HEAD answers carry none, and servers spell them differently.
@@ -302,8 +309,8 @@ class _NotModified(StoreError):
     """Status 304: not an error to anybody outside this file."""
 
 
-def _client(settings: S3Settings) -> Any:
-    return boto3.session.Session().client(
+def _client(settings: S3Settings, clock: Callable[[], float]) -> Any:
+    client = boto3.session.Session().client(
         "s3",
         endpoint_url=settings.endpoint_url,
         region_name=settings.region,
@@ -322,6 +329,17 @@ def _client(settings: S3Settings) -> Any:
             retries={"total_max_attempts": 1},
         ),
     )
+    # botocore has no other way to say what reads an answer; its managers, also of proxies, share this.
+    pools = client._endpoint.http_session._pool_classes_by_scheme
+    pools.update(patient_pools(pools, clock, _body_max_bytes))
+    return client
+
+
+def _body_max_bytes(method: str, url: str) -> int | None:
+    """How large an answer may be that is not refused; None for an object."""
+    if method != "GET":
+        return HEAD_MAX_BYTES
+    return _LISTING_MAX_BYTES if "list-type=2" in url.partition("?")[2] else None
 
 
 def _unavailable(message: str, headers: Mapping[str, str]) -> StoreUnavailable:
@@ -338,7 +356,7 @@ def _headers(key: str) -> dict[str, str]:
 
 def _info(answer: Mapping[str, Any], key: str) -> ObjectInfo:
     size_bytes = parse_size(str(answer.get("ContentLength")), key)
-    return ObjectInfo(size_bytes, str(answer.get("ETag", "")))
+    return ObjectInfo(size_bytes, parse_etag(str(answer.get("ETag", ""))))
 
 
 def _date(answer: Mapping[str, Any]) -> datetime | None:
@@ -346,5 +364,5 @@ def _date(answer: Mapping[str, Any]) -> datetime | None:
     value = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
     try:
         return None if value is None else parsedate_to_datetime(value).astimezone(UTC)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None

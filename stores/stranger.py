@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from contracts.errors import StoreError, StoreUnavailable
 from stores.base import PIECE_BYTES
-from stores.pace import Pace
+from stores.patient import patient_connection
 
 _TIMEOUT_S = 10.0  # for connecting, and between two pieces
 
@@ -51,7 +51,8 @@ def ask_as_stranger(
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise StoreError(f"{url!r} is not an http(s) address")
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, port, timeout=_TIMEOUT_S)
+    patient = patient_connection(kind, clock, lambda method, target: None)
+    connection = patient(parts.hostname, port, timeout=_TIMEOUT_S)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
         began_s = clock()
@@ -59,16 +60,15 @@ def ask_as_stranger(
         with connection.getresponse() as response:
             seconds = clock() - began_s
             said = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, said, _read(response, url, max_bytes, clock), seconds)
+            return Answer(response.status, said, _read(response, max_bytes), seconds)
     except (OSError, http.client.HTTPException, UnicodeError, ValueError) as error:
         raise StoreUnavailable(f"{url}: {type(error).__name__}: {error}") from error
     finally:
         connection.close()
 
 
-def _read(response: http.client.HTTPResponse, url: str, max_bytes: int, clock: Callable[[], float]) -> bytes:
-    content, pace = bytearray(), Pace(clock)
+def _read(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
+    content = bytearray()
     while len(content) < max_bytes and (piece := response.read1(max_bytes - len(content))):
-        pace.verify(len(piece), url)
         content += piece
     return bytes(content)

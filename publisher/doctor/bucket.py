@@ -17,10 +17,13 @@ import msgspec
 
 from contracts.errors import PreconditionFailed, StoreError, StoreUnavailable
 from publisher.doctor.checks import (
+    ORIGIN,
+    REQUESTS,
     Check,
     Diagnosis,
     attempt,
     check_clock,
+    check_cors,
     check_latency,
     check_preconditions,
     check_race,
@@ -33,9 +36,9 @@ from stores.s3 import S3Store
 from stores.stranger import Answer, ask_as_stranger
 
 _THREADS = 8
-_REQUESTS = 5
 _SCRATCH = b"written by music-cloud doctor, to be deleted\n" * 16
-_ORIGIN = "https://player.example"
+# How servers refuse who has no right; anything else, such as 503, says nothing about rights.
+_REFUSED = {400, 401, 403, 404, 405}
 _POLICY = "docs/providers.md has the policy"
 
 
@@ -91,8 +94,7 @@ def _examine_writes(
             winners = race(adapt_store(store, profile), key, store.head(key).etag)
             # More of them than one would each have overwritten another publisher's pointer.
             checks.append(check_race(winners, _THREADS, single_publisher=single_publisher))
-            if winners > 1:
-                profile = msgspec.structs.replace(profile, preconditions="none")
+            profile = msgspec.structs.replace(profile, excludes=winners <= 1)
     return profile
 
 
@@ -124,7 +126,7 @@ def _examine_reads(store: S3Store, key: str, checks: list[Check], monotonic: Cal
         )
     )
     seconds = []
-    for _ in range(_REQUESTS):
+    for _ in range(REQUESTS):
         began_s = monotonic()
         store.head(key)
         seconds.append(monotonic() - began_s)
@@ -135,7 +137,7 @@ def _examine_strangers(store: S3Store, key: str, checks: list[Check]) -> None:
     served: list[Check] = []  # what only an object that anyone may read can show
 
     def read() -> Check:
-        answer = ask_as_stranger(store.url(key), headers={"Origin": _ORIGIN})
+        answer = ask_as_stranger(store.url(key), headers={"Origin": ORIGIN})
         if answer.status == 200:
             served.extend((check_headers(answer), check_cors(answer)))
         return check_anonymous_read(answer.status)
@@ -177,17 +179,25 @@ def check_anonymous_read(status: int) -> Check:
 
 def check_anonymous_listing(status: int) -> Check:
     """Whether a stranger may list the bucket, which no mirror needs."""
-    if status != 200:
+    if status in _REFUSED:
         return Check("list by anyone", "good", f"refused ({status})")
+    if status != 200:
+        return _unanswered("list by anyone", status)
     advice = f"take s3:ListBucket from everyone; reading needs only s3:GetObject: {_POLICY}"
     return Check("list by anyone", "warning", "allowed", advice)
 
 
 def check_anonymous_write(status: int) -> Check:
     """Whether a stranger may overwrite the pointer."""
-    if not 200 <= status < 300:
+    if status in _REFUSED:
         return Check("write by anyone", "good", f"refused ({status})")
+    if not 200 <= status < 300:
+        return _unanswered("write by anyone", status)
     return Check("write by anyone", "bad", "allowed", f"take s3:PutObject from everyone: {_POLICY}")
+
+
+def _unanswered(name: str, status: int) -> Check:
+    return Check(name, "warning", f"could not be asked ({status})", "run doctor again when the store answers")
 
 
 def check_headers(answer: Answer) -> Check:
@@ -199,15 +209,6 @@ def check_headers(answer: Answer) -> Check:
         "let the proxy or CDN in front set Cache-Control as docs/format.md says, or it may cache the pointer"
     )
     return Check("media type and caching", "warning", f"served as {kept[0]}, {kept[1]}", advice)
-
-
-def check_cors(answer: Answer) -> Check:
-    """Whether scripts of web pages may read; a mirror is no web page."""
-    allowed = answer.headers.get("access-control-allow-origin")
-    if allowed in ("*", _ORIGIN):
-        return Check("CORS", "good", f"allowed to {allowed}")
-    found = f"allowed to {allowed} only" if allowed else "no web page may read it"
-    return Check("CORS", "note", found, "needed only by players that read it in a browser")
 
 
 def _read_rest(store: S3Store, key: str) -> Check:

@@ -16,11 +16,14 @@ import msgspec
 from contracts.errors import StoreError
 from publisher.probe import HINT, Answers, Written, judge
 from publisher.profile import Profile
+from stores.stranger import Answer
 
 Level = Literal["good", "note", "warning", "bad"]
 Kind = Literal["bucket", "folder", "web"]
 _CLOCK_FINE = timedelta(seconds=5)  # no harm to anybody, but NTP does better
 _CLOCK_TOLERANCE = timedelta(minutes=5)  # a publish refuses beyond it (publisher/plan.py)
+ORIGIN = "https://player.example"  # a web page that asks
+REQUESTS = 5  # of which the usual time counts
 _SLOW_S = 1.0  # a publish asks for each of its blobs one after the other
 
 
@@ -107,16 +110,18 @@ def check_race(winners: int, threads: int, *, single_publisher: bool) -> Check:
     return Check(name, "warning" if single_publisher else "bad", found, HINT)
 
 
-def check_clock(now: datetime, store_now: datetime | None) -> Check:
-    """How far this machine's clock is off the store's."""
+def check_clock(now: datetime, store_now: datetime | None, *, is_asked: bool = True) -> Check:
+    """How far this machine's clock is off the store's; `is_asked`: by a publish, which then refuses."""
     if store_now is None:
         return Check("clock", "note", "the store says no time")
     off = abs(now - store_now)
     found = f"{off.total_seconds():.0f} s apart"
-    advice = "set this machine's clock (NTP): a publish refuses when it is 5 minutes off the store's"
+    advice = "set this machine's clock (NTP)"
+    if is_asked:
+        advice += ": a publish refuses when it is 5 minutes off the store's"
     if off <= _CLOCK_FINE:
         return Check("clock", "good", found)
-    return Check("clock", "warning" if off <= _CLOCK_TOLERANCE else "bad", found, advice)
+    return Check("clock", "bad" if is_asked and off > _CLOCK_TOLERANCE else "warning", found, advice)
 
 
 def check_latency(seconds: Sequence[float]) -> Check:
@@ -126,3 +131,12 @@ def check_latency(seconds: Sequence[float]) -> Check:
     if usual_s < _SLOW_S:
         return Check("latency", "good", found)
     return Check("latency", "warning", found, "a publish asks once for each blob: choose a region nearby")
+
+
+def check_cors(answer: Answer) -> Check:
+    """Whether scripts of web pages may read; a mirror is no web page."""
+    allowed = answer.headers.get("access-control-allow-origin")
+    if allowed in ("*", ORIGIN):
+        return Check("CORS", "good", f"allowed to {allowed}")
+    found = f"allowed to {allowed} only" if allowed else "no web page may read it"
+    return Check("CORS", "note", found, "needed only by players that read it in a browser")

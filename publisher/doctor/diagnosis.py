@@ -44,7 +44,7 @@ def examine_store(
         with suppress(OSError):  # other systems than Linux have no such file
             mounts = _MOUNTS.read_text("utf-8", "surrogateescape")
         return examine_folder(store, now, monotonic, single_publisher=single_publisher, mounts=mounts)
-    return examine_web(store.address, now, monotonic)
+    return examine_web(store, now, monotonic)
 
 
 def store_diagnosis(diagnosis: Diagnosis, state: State) -> bool:

@@ -53,14 +53,16 @@ def examine_folder(
     try:
         answers = ask_preconditions(store)
         checks += check_preconditions(answers, single_publisher=single_publisher)
+        is_honoured = _is_lock_honoured(root)
         profile = Profile(
             store=store.address,
             probed_at=now(),
             program=program_version(),
             preconditions=judge(answers).preconditions,
             deletes=answers.is_gone,
+            excludes=is_honoured,
         )
-        checks.append(check_locks(_is_lock_honoured(root), single_publisher=single_publisher))
+        checks.append(check_locks(is_honoured, single_publisher=single_publisher))
         checks += _examine_files(store, now, monotonic)
         checks.append(check_file_system(find_file_system(mounts, root.resolve())))
         checks.append(check_one_file_system(_devices(root)))
@@ -83,7 +85,7 @@ def _examine_files(
             seconds.append(monotonic() - began_s)
         modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         is_blind = path.with_name(key.upper()).exists()
-        return [check_clock(now(), modified), check_latency(seconds), check_case(is_blind)]
+        return [check_clock(now(), modified, is_asked=False), check_latency(seconds), check_case(is_blind)]
     finally:
         with suppress(StoreError):
             store.delete(key)

@@ -11,19 +11,28 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from contracts.digests import digest_bytes
 from contracts.errors import ContractError, StoreError
 from contracts.layout import POINTER_KEY, blob_key, manifest_key
 from contracts.manifest import MANIFEST_MAX_BYTES, Blob, Manifest, parse_manifest
-from publisher.doctor.bucket import check_cors
-from publisher.doctor.checks import Check, Diagnosis, attempt, check_clock, check_latency
+from publisher.doctor.checks import (
+    ORIGIN,
+    REQUESTS,
+    Check,
+    Diagnosis,
+    attempt,
+    check_clock,
+    check_cors,
+    check_latency,
+)
 from publisher.profile import program_version
+from stores.base import ReadableStore, read_whole
+from stores.http import HttpStore
 from stores.stranger import Answer, ask_as_stranger
 
-_REQUESTS = 5
 # Mirrors ask every 30 s, and are late by as long as a cache keeps the pointer (docs/format.md says 15 s).
 _POINTER_MAX_S = 300
 _BLOB_MIN_S = 86_400
-_ORIGIN = "https://player.example"
 _ABSENT = manifest_key("0" * 64)
 _AGE = re.compile(r"(?:^|[,\s])(s-maxage|max-age)=\"?([0-9]{1,10})")
 
@@ -31,8 +40,9 @@ Ask = Callable[[str, Mapping[str, str]], Answer]
 """Sends a GET for a key with these headers."""
 
 
-def examine_web(address: str, now: Callable[[], datetime], monotonic: Callable[[], float]) -> Diagnosis:
+def examine_web(store: HttpStore, now: Callable[[], datetime], monotonic: Callable[[], float]) -> Diagnosis:
     """All findings about an address; an error on the way is a finding too."""
+    address = store.address
 
     def ask(key: str, headers: Mapping[str, str]) -> Answer:
         url = f"{address}/{key}"
@@ -40,7 +50,7 @@ def examine_web(address: str, now: Callable[[], datetime], monotonic: Callable[[
 
     checks: list[Check] = []
     try:
-        answer = ask(POINTER_KEY, {"Origin": _ORIGIN, "Cache-Control": "no-cache"})
+        answer = ask(POINTER_KEY, {"Origin": ORIGIN, "Cache-Control": "no-cache"})
     except StoreError as error:
         advice = "check the address, the name server, the certificate and the firewall"
         checks.append(Check("reach it", "bad", str(error), advice))
@@ -54,6 +64,7 @@ def examine_web(address: str, now: Callable[[], datetime], monotonic: Callable[[
         if manifest is not None:
             blob = manifest.keyframe.blobs[0]
             checks += _examine_blob(ask, blob)
+            checks.append(_read_as_mirror(store, manifest))
         checks.append(attempt("what is not there", lambda: check_absent(ask(_ABSENT, {}).status)))
         checks.append(attempt("latency", lambda: _measure(ask)))
     return Diagnosis(address, "web", now(), program_version(), tuple(checks))
@@ -86,8 +97,28 @@ def _examine_blob(ask: Ask, blob: Blob) -> list[Check]:
     return checks
 
 
+def _read_as_mirror(store: ReadableStore, manifest: Manifest) -> Check:
+    """Whether a mirror gets the pointer, and the smallest blob that it names, by the very same code."""
+    name = "read as a mirror does"
+    advice = (
+        "let what stands before the store send Content-Length, no coding, and the bytes as they are stored"
+    )
+    blobs = [*manifest.keyframe.blobs, *(blob for delta in manifest.deltas for blob in delta.blobs)]
+    blob = min(blobs, key=lambda blob: blob.size_bytes)
+    try:
+        reading = store.get_if_changed(POINTER_KEY, "")
+        assert reading is not None  # nothing was named that may be unchanged
+        parse_manifest(read_whole(reading, MANIFEST_MAX_BYTES))
+        found = digest_bytes(read_whole(store.get(blob_key(blob.digest)), blob.size_bytes))
+    except (ContractError, StoreError) as error:
+        return Check(name, "bad", str(error), advice)
+    if found != blob.digest:
+        return Check(name, "bad", f"blob {blob.digest} comes as other bytes", advice)
+    return Check(name, "good", f"the pointer, and a blob of {blob.size_bytes} bytes")
+
+
 def _measure(ask: Ask) -> Check:
-    return check_latency([ask(POINTER_KEY, {}).seconds for _ in range(_REQUESTS)])
+    return check_latency([ask(POINTER_KEY, {}).seconds for _ in range(REQUESTS)])
 
 
 def check_pointer(answer: Answer, now: datetime) -> tuple[Check, Manifest | None]:

@@ -4,41 +4,24 @@ Invariant: a place is found in any of its spellings, in rows and between them, u
 publishes the text that holds it: a URL, a name, a description. The file is read in pieces; memory is bounded
 by one of them.
 
-What is looked for: every backend's `base_path`, and every absolute path of two or more parts in its
-`config_json` under a key that names a place. A base path that is empty, `/` or a drive says nothing and is
-left out. A path shorter than 4 bytes turns up by chance between values, so it is looked for in private values
-only.
+What is looked for is what the export leaves out: `backends.load_places`. A path shorter than 4 bytes turns up
+by chance between values, so it is looked for in private values only.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import sqlite3
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 from contracts.errors import MalformedError
-from publisher.metadata import is_private_key
+from publisher import backends
+from publisher.places import MIN_RAW_BYTES, Places, group_alike
 from publisher.source import LOCK_TIMEOUT_S, source_errors
 from stores.files import verify_space
 
-Places = Mapping[bytes, str]
-"""The spellings of places, none within another, and whose place each is."""
-
 _PIECE_BYTES = 1 << 20
-_MIN_RAW_BYTES = 4
-_PREFIX_BYTES = 4  # spellings that begin alike are looked for together
-# What a path must be to say something: a drive ("D:") or one dot does not.
-_SAYS_NOTHING = re.compile(r"[A-Za-z]:|\.{0,2}|.")
-# A path of two parts or more: "/dav" in a configuration is rather a part of a URL.
-_ABSOLUTE = re.compile(r"(?:[A-Za-z]:|[/\\])[/\\]?[^/\\]+[/\\][^/\\].*", re.DOTALL)
-_PLACE_KEYS = ("root", "mount", "base", "dir")  # beside those that `is_private_key` knows
-_ESCAPE = re.compile(r"\\u[0-9a-f]{4}")
 # Neither a handle (contracts/handles.py), which spells no path without a slash, nor one with a public URL.
 _FOREIGN_LOCATOR = (
     "SELECT location_id FROM catalog_track_files WHERE public_url IS NULL"
@@ -54,7 +37,6 @@ def load_places(source_db: Path) -> Places:
     Raises:
         SourceError: when it cannot be read.
     """
-    places: dict[bytes, str] = {}
     uri = f"{source_db.resolve().as_uri()}?mode=ro"
     with (
         source_errors(source_db),
@@ -62,43 +44,7 @@ def load_places(source_db: Path) -> Places:
     ):
         if not catalogue.execute("SELECT 1 FROM sqlite_master WHERE name = 'storage_backends'").fetchone():
             return {}
-        for name, base_path, config in catalogue.execute(
-            "SELECT CAST(name AS BLOB), CAST(base_path AS BLOB), CAST(config_json AS BLOB)"
-            " FROM storage_backends ORDER BY id"
-        ):
-            owner = repr((name or b"").decode("utf-8", "replace"))
-            for spelling in spellings(base_path or b""):
-                places.setdefault(spelling, f"the base path of storage backend {owner}")
-            for path in _configured_paths(config):
-                for spelling in spellings(path.encode("utf-8", "replace")):
-                    places.setdefault(spelling, f"a path in the config_json of storage backend {owner}")
-    # Whatever holds a longer one holds the shorter.
-    return {
-        spelling: owner
-        for spelling, owner in places.items()
-        if not any(other in spelling for other in places if other != spelling)
-    }
-
-
-def spellings(stored: bytes) -> set[bytes]:
-    """The ways in which a path may stand in a database: as it is, in JSON, in a URL, with either slash.
-
-    `stored` is UTF-8; what is not is looked for as it is.
-    """
-    try:
-        path = stored.decode().rstrip("/\\")
-    except UnicodeDecodeError:
-        stored = stored.rstrip(b"/\\")
-        return {stored} if len(stored) >= _MIN_RAW_BYTES else set()
-    if _SAYS_NOTHING.fullmatch(path):
-        return set()
-    found = {path, path.replace("\\", "/")}
-    found |= {quote(spelling, safe="/:\\") for spelling in found}
-    for spelling in tuple(found):
-        plain, escaped = json.dumps(spelling, ensure_ascii=False)[1:-1], json.dumps(spelling)[1:-1]
-        upper = _ESCAPE.sub(lambda match: r"\u" + match[0][2:].upper(), escaped)
-        found |= {text.replace("/", slash) for text in (plain, escaped, upper) for slash in ("/", r"\/")}
-    return {spelling.encode() for spelling in found}
+        return backends.load_places(catalogue, "main")
 
 
 def verify_no_places(
@@ -114,7 +60,7 @@ def verify_no_places(
         MalformedError: naming the row, or that the bytes belong to none.
         OSError: when the file cannot be read, or there is no room to look closer.
     """
-    short = {place for place in places if len(place) < _MIN_RAW_BYTES}
+    short = {place for place in places if len(place) < MIN_RAW_BYTES}
     found = find_places(database, places.keys() - short, report)
     with closing(
         sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
@@ -132,8 +78,8 @@ def verify_no_places(
                 if row:
                     raise MalformedError(
                         f"catalog_tracks.metadata_json of song_id {row[0]} holds {places[place]}, which must "
-                        "not become public; nothing was uploaded: correct that song's metadata_json in the "
-                        "catalogue, or choose with MUSIC_CLOUD_METADATA_KEYS which of its keys are published"
+                        "not become public; nothing was uploaded: run publish again, and with --rebuild when "
+                        "that does not help"
                     )
         except sqlite3.DatabaseError as error:
             raise MalformedError(
@@ -151,22 +97,13 @@ def find_places(database: Path, places: Collection[bytes], report: Callable[[int
         OSError: when the file cannot be read.
     """
     found: set[bytes] = set()
-    groups: dict[bytes, list[bytes]] = defaultdict(list)
-    for place in places:
-        groups[place[:_PREFIX_BYTES]].append(place)
-    alike = [(_common_prefix(group), group) for group in groups.values()]
+    alike = group_alike(places)
     overlap = max(map(len, places), default=1) - 1
     for window in _windows(database, overlap, report):
-        for prefix, group in alike:  # a longer one is found faster
+        for prefix, group in alike:
             if prefix in window:
                 found.update(place for place in group if place in window)
     return found
-
-
-def _common_prefix(group: Collection[bytes]) -> bytes:
-    first, last = min(group), max(group)
-    differing = (at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
-    return first[: next(differing, len(first))]
 
 
 def _windows(database: Path, overlap: int, report: Callable[[int], None]) -> Iterator[bytes]:
@@ -209,24 +146,3 @@ def _count(database: Path, place: bytes) -> int:
             count += 1
             at = window.find(place, at + 1)
     return count
-
-
-def _configured_paths(config_json: bytes | None) -> Iterator[str]:
-    """The absolute paths in a backend's configuration, under keys that name a place."""
-    try:
-        config = json.loads(config_json or b"{}")
-    except (ValueError, RecursionError):
-        return
-    pending: list[tuple[str, Any]] = [("", config)]
-    while pending:
-        key, value = pending.pop()
-        if isinstance(value, dict):
-            pending += [(f"{name}", item) for name, item in value.items()]
-        elif isinstance(value, list):
-            pending += [(key, item) for item in value]
-        elif isinstance(value, str) and _names_place(key) and _ABSOLUTE.fullmatch(value):
-            yield value
-
-
-def _names_place(key: str) -> bool:
-    return is_private_key(key) or any(part in key.lower() for part in _PLACE_KEYS)

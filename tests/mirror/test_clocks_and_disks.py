@@ -47,6 +47,19 @@ def test_clock_that_was_a_day_behind_silences_no_alarm(attacked: Site) -> None:
     assert attacked.serves(1)
 
 
+def test_clock_that_was_a_day_ahead_silences_no_alarm(attacked: Site) -> None:
+    """What was seen tomorrow counts as seen now, from the first sync with the clock put right."""
+    attacked.clock.now = later(days=1)
+    attacked.sync()
+    attacked.objects[POINTER_KEY] = attacked.history[0]
+    attacked.clock.now = later()
+    assert attacked.sync().outcome == "stale"
+    attacked.clock.now = later(seconds=86_476)
+    with pytest.raises(RollbackError, match="--reset-trust"):
+        attacked.sync()
+    assert attacked.serves(1)
+
+
 def test_clock_a_day_ahead_at_a_stale_edge_is_an_alarm_that_heals(attacked: Site) -> None:
     """A mirror cannot tell the two apart; it serves on, and complains until its clock is right."""
     attacked.sync()

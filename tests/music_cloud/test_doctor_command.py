@@ -100,3 +100,40 @@ def test_what_a_server_says_cannot_speak_to_the_terminal(capsys: pytest.CaptureF
     assert "\x07" not in printed
     assert "[bold]red line" in printed
     assert "[link=https://x]" in printed
+
+
+def test_while_a_publish_runs_the_findings_are_printed_all_the_same(
+    tmp_path: Path, state_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are what somebody asked for; only a later publish asks the store again."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    kept = state_folder(Settings(), str(folder), {"XDG_STATE_HOME": str(state_home)})
+    with State(kept).locked():
+        assert run(["doctor", "--store", str(folder), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["usable"] is True
+    assert json.loads(printed.out)["state_folder"] is None
+    assert printed.err.startswith("music-cloud: what was found is not kept for publishes: another publish is")
+    assert State(kept).load_profile() is None
+
+
+def test_state_folder_that_cannot_be_written_is_a_remark(
+    tmp_path: Path, state_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "store").mkdir()
+    state_home.write_text("a file where a folder should be")
+    assert run(["doctor", "--store", str(tmp_path / "store")]) == 0
+    printed = capsys.readouterr()
+    assert "\nusable\n" in printed.out
+    assert "not kept for publishes" in printed.err
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["status"], ["publish", "--db", "x.db"]])
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_address_that_is_not_utf8_is_wrong_usage(
+    command: list[str], as_json: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `$'\\xff'` of a shell becomes in Python: no profile or state could name it."""
+    assert run([*command, "--store", "/tmp/\udcff", *as_json]) == 2
+    assert "is not UTF-8: '/tmp/\\udcff'" in capsys.readouterr().err

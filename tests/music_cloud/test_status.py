@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from msgspec.structs import replace
 
+from contracts.errors import HistoryError
 from contracts.manifest import Database, Manifest, parse_manifest
 from mirror import Current
-from music_cloud.status import MirrorState, Signature, Status, status_fields, status_lines
+from music_cloud.status import (
+    MirrorState,
+    Signature,
+    Status,
+    find_extended_at,
+    status_fields,
+    status_lines,
+)
 from music_cloud.tables import align, format_age
+from publisher.history import Link
 from tests.contracts.test_manifest import FIRST
 
 # tests/vectors/manifest-first.json: published 2026-11-22T10:00:01Z, expires 14 days later.
@@ -56,6 +66,63 @@ def test_expiry(after: timedelta, problem: str, remark: str) -> None:
     assert problem in "".join(judged.problems)
     assert bool(judged.remarks) == bool(remark)
     assert remark in "".join(judged.remarks)
+
+
+def links(*dates: tuple[float, float]) -> list[Link]:
+    """A history of manifests that were published and expire so many days after `PUBLISHED`, newest first."""
+    return [
+        Link(
+            "0" * 64,
+            replace(
+                newest(len(dates) - place),
+                published_at=PUBLISHED + timedelta(days=published),
+                expires_at=PUBLISHED + timedelta(days=expires),
+            ),
+            b"",
+        )
+        for place, (published, expires) in enumerate(dates)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("dates", "expected"),
+    [
+        ([(0, 14)], 0),
+        ([(7, 21), (0, 14)], 7),
+        ([(3, 14), (2, 14), (1, 14), (0, 14), (-7, 7)], 0),
+        ([(8, 21), (7, 21), (3, 14), (0, 14)], 7),
+    ],
+)
+def test_an_expiry_is_as_old_as_the_first_manifest_that_has_it(
+    dates: list[tuple[float, float]], expected: float
+) -> None:
+    assert find_extended_at(links(*dates)) == PUBLISHED + timedelta(days=expected)
+
+
+def broken(known: list[Link]) -> Iterator[Link]:
+    yield from known
+    raise HistoryError("the history is broken")
+
+
+def test_an_expiry_whose_origin_is_pruned_or_broken_is_as_old_as_what_is_left() -> None:
+    assert find_extended_at(broken(links((3, 14), (2, 14)))) == PUBLISHED + timedelta(days=2)
+    assert find_extended_at(broken([])) is None
+
+
+def test_daily_prunes_do_not_hide_a_publisher_that_is_dead() -> None:
+    """Each publishes a manifest of today and copies the expiry; at three quarters the publisher is missed."""
+    for day in range(14):
+        history = links(*((prune, 14) for prune in range(day, -1, -1)))
+        judged = Status(
+            history[0].manifest,
+            PUBLISHED + timedelta(days=day, hours=12),
+            Signature("none"),
+            (),
+            HOUR,
+            extended_at=find_extended_at(history),
+        )
+        assert bool(judged.problems) == (day >= 10)
+        assert bool(judged.remarks) == (7 <= day < 10)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from contracts.manifest import parse_manifest
 from localstack import Bucket
 from music_cloud.cli import run
 from music_cloud.sample import evolve
+from tests.stores.scripted_server import Request, ScriptedServer, http
 
 
 class Nas:
@@ -266,3 +267,26 @@ def test_a_lost_state_folder_does_not_stand_in_the_way(nas: Nas, tmp_path: Path)
     nas.publish()
     shutil.rmtree(tmp_path / "xdg-state")
     assert nas.json("rollback", "--to", "1")["outcome"] == "published"
+
+
+def test_unsigned_store_that_forbids_what_is_missing_is_no_failure(nas: Nas) -> None:
+    """S3 answers 403 for a missing key where nobody may list the bucket: also for a signature."""
+    nas.publish()
+
+    def answer(request: Request) -> bytes:
+        path = nas.bucket / request.path.lstrip("/")
+        return http("200 OK", path.read_bytes()) if path.is_file() else http("403 Forbidden")
+
+    with ScriptedServer(answer) as server:
+        nas.store = server.url
+        assert nas.json("status")["signature"] == "none"
+        nas.store = f"{server.url}/elsewhere"  # of the pointer itself, 403 stays a refusal
+        nas.run("status", code=1)
+        assert "a missing object may look so too" in nas.error
+
+
+def test_mirror_whose_folder_is_not_utf8_is_told_of(nas: Nas) -> None:
+    """Names of files are bytes; JSON is not."""
+    nas.publish()
+    assert "was never synced" in nas.json("status", "--mirror", "/tmp/\udcff", code=1)["problems"][0]
+    assert "was never synced" in nas.run("status", "--mirror", "/tmp/\udcff", code=1)

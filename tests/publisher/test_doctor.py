@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from contracts.errors import UnsuitableStore
 from publisher.doctor import examine_store, store_diagnosis
 from publisher.doctor.bucket import (
     check_anonymous_listing,
     check_anonymous_read,
     check_anonymous_write,
-    check_cors,
     check_headers,
     check_listing,
     check_sums,
@@ -26,6 +26,7 @@ from publisher.doctor.checks import (
     Check,
     Diagnosis,
     check_clock,
+    check_cors,
     check_latency,
     check_preconditions,
     check_race,
@@ -50,7 +51,7 @@ from publisher.doctor.web import (
     check_scheme,
     parse_max_age,
 )
-from publisher.probe import Answers
+from publisher.probe import Answers, suit_store
 from publisher.state import State
 from stores import FolderStore, HttpStore
 from stores.stranger import Answer
@@ -77,6 +78,7 @@ def _answer(status: int, body: bytes = b"", **headers: str) -> Answer:
         (check_clock(NOW, NOW - timedelta(seconds=6)), "warning"),
         (check_clock(NOW, NOW - timedelta(seconds=300)), "warning"),
         (check_clock(NOW, NOW + timedelta(seconds=301)), "bad"),  # a publish refuses: design, section 5
+        (check_clock(NOW, NOW + timedelta(seconds=301), is_asked=False), "warning"),  # by no publish
         (check_clock(NOW, None), "note"),
         (check_latency([0.2, 0.3, 9.0]), "good"),
         (check_latency([0.2, 1.0, 1.1]), "warning"),
@@ -94,6 +96,16 @@ def _answer(status: int, body: bytes = b"", **headers: str) -> Answer:
         (check_anonymous_listing(200), "warning"),
         (check_anonymous_write(403), "good"),
         (check_anonymous_write(200), "bad"),
+        *(
+            (check(status), "good")
+            for check in (check_anonymous_listing, check_anonymous_write)
+            for status in (400, 401, 404, 405)
+        ),
+        *(
+            (check(status), "warning")
+            for check in (check_anonymous_listing, check_anonymous_write)
+            for status in (301, 429, 500, 503)
+        ),
         (
             check_headers(_answer(200, content_type="application/octet-stream", cache_control="no-store")),
             "good",
@@ -238,6 +250,13 @@ def test_locks_that_nobody_honours_are_bad(tmp_path: Path, monkeypatch: pytest.M
     store = FolderStore(tmp_path)
     assert _levels(examine_store(store))["locks"] == "bad"
     assert _levels(examine_store(store, single_publisher=True))["locks"] == "warning"
+    diagnosis, state = examine_store(store), State(tmp_path / "state")
+    store_diagnosis(diagnosis, state)
+    monkeypatch.undo()
+    with pytest.raises(UnsuitableStore, match="run `music-cloud doctor` again"):
+        suit_store(store, state, NOW)
+    store_diagnosis(examine_store(store), state)
+    assert suit_store(store, state, NOW) is store
 
 
 def test_a_drive_whose_clock_is_off_is_told(tmp_path: Path) -> None:
@@ -247,7 +266,9 @@ def test_a_drive_whose_clock_is_off_is_told(tmp_path: Path) -> None:
         lambda: 0.0,
         single_publisher=False,
     )
-    assert _levels(late)["clock"] == "bad"
+    assert _levels(late)["clock"] == "warning"
+    assert late.is_usable
+    assert not [check for check in late.checks if "refuses" in check.advice]
 
 
 def test_an_address_that_nobody_answers_at_is_bad() -> None:

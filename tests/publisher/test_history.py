@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from contracts.errors import HistoryError, SignatureError, SnapshotError, StoreUnavailable
+from contracts.errors import AccessDenied, HistoryError, SignatureError, SnapshotError, StoreUnavailable
 from contracts.layout import POINTER_KEY, Kind, format_key, manifest_key
 from contracts.manifest import Manifest, format_manifest
 from contracts.minisign import SecretKey
@@ -214,6 +214,12 @@ def test_signer_is_the_key_that_signed_these_bytes(past: Past) -> None:
     with pytest.raises(UnknownSigner, match="not signed"):
         find_signer(past.store, link, [KEY.public])
     past.objects[name] = OTHER.sign(link.stored, "x")
+
+    def forbid(operation: str, key: str) -> None:
+        raise AccessDenied("403, as S3 says of what is missing to who may not list")
+
+    with pytest.raises(UnknownSigner, match="not signed"):
+        find_signer(FaultyStore(past.store, before=forbid), link, [KEY.public])
     assert find_signer(past.store, link, [KEY.public, OTHER.public]) == OTHER.public
     with pytest.raises(UnknownSigner, match=OTHER.public.key_id):
         find_signer(past.store, link, [KEY.public])

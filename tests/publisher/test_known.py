@@ -112,6 +112,23 @@ def test_refresh_that_changes_nothing_writes_nothing_anew(tmp_path: Path) -> Non
     )
 
 
+def test_file_whose_song_is_missing_has_nothing_written_anew(tmp_path: Path) -> None:
+    """It is no row of the export, and so looked at by every refresh."""
+    tables = one_file("a")
+    tables["file_assets"].append({"id": 6, "song_id": 404, "file_size_bytes": 1})
+    tables["file_locations"].append(tables["file_locations"][0] | {"id": 8, "file_asset_id": 6})
+    source, database, known = exported(tmp_path, tables)
+    assert known.assets is not None
+    before = known.assets.stat()
+    assert known == refresh_database(source, database, known=known).known
+    after = known.assets.stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert remembered(known) == [(7, 5), (8, 6)]
+    change(source, MOVE.format(5))
+    assert remembered(refresh_database(source, database, known=known).known) == [(7, 5), (8, 5)]
+    assert_fresh(source, database)
+
+
 @pytest.mark.parametrize("harm", ["lost", "cut short", "damaged", "of another database"])
 def test_what_is_remembered_wrongly_is_not_believed(tmp_path: Path, catalogue: Path, harm: str) -> None:
     """It is as if nothing were known: the next publish is slower, and the same."""

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publisher.metadata import PRIVATE_KEY_PARTS, public_metadata
+from publisher.places import spellings
 
 PRIVATE_KEYS = [
     *("cookie", "Cookie", "COOKIE", "set-cookie", "token", "access_token", "accessToken", "refresh token"),
@@ -20,9 +21,13 @@ PRIVATE_KEYS = [
 PUBLIC_KEYS = ["duration", "album", "bitrate", "专辑", "genre", ""]
 
 
+def places(*paths: str) -> set[bytes]:
+    return {spelling for path in paths for spelling in spellings(path.encode())}
+
+
 def published(stored: str | bytes, *base_paths: str, allowed: list[str] | None = None) -> str | None:
     stored = stored.encode() if isinstance(stored, str) else stored
-    public = public_metadata(base_paths, allowed)(stored)
+    public = public_metadata(places(*base_paths), allowed)(stored)
     return None if public is None else public.decode()
 
 
@@ -116,6 +121,38 @@ def test_text_that_holds_a_base_path_is_removed(stored: str) -> None:
     assert public is not None
     assert "MARKER" not in public
     assert json.loads(public)["album"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("base_path", "text"),
+    [
+        ("/音乐", "https://y.example/%E9%9F%B3%E4%B9%90/12"),  # RFC 3986, section 2.1
+        ("/Music Library", "https://y.example/Music%20Library/12"),
+        ("D:\\music", "D:/music/a.flac"),
+        ("D:/music", "D:\\music\\a.flac"),
+        ("//nas/music", "\\\\nas\\music\\a.flac"),
+        ("/volume1/音乐", '{"from": "\\/volume1\\/\\u97f3\\u4e50\\/a.flac"}'),  # JSON within JSON
+    ],
+)
+@pytest.mark.parametrize("escaped", [True, False])
+def test_text_that_holds_a_base_path_in_another_spelling_is_removed(
+    base_path: str, text: str, escaped: bool
+) -> None:
+    value = {"album": "x", "from": text, "all": [text, 1]}
+    public = published(json.dumps(value, ensure_ascii=escaped), base_path)
+    assert json.loads(public or "") == {"album": "x", "all": [1]}
+
+
+def test_base_path_that_stands_in_the_text_and_in_none_of_its_strings_makes_it_null() -> None:
+    """A line feed, but the bytes spell the folder, and these are what the proof looks at."""
+    assert published('{"album": "D:\\new\\x"}', "D:\\new") is None
+    assert published('{"a/": ["b"]}', 'a/": ["b') is None
+
+
+@pytest.mark.parametrize("word", ["2024", "music", "音乐", ".", "../..", "D:"])
+def test_base_path_that_does_not_tell_where_it_is_removes_nothing(word: str) -> None:
+    stored = '{"year": 2024, "released": "2024-05-01", "genre": "music 音乐", "at": "../../D:"}'
+    assert published(stored, word) == stored
 
 
 def test_base_path_in_a_list_is_removed() -> None:
@@ -222,11 +259,11 @@ def test_text_seen_before_does_not_change_what_becomes_public(
     values: list[dict[str, Any]], escaped: bool, allowed: list[str] | None
 ) -> None:
     """What is remembered of one text makes the next one faster, and nothing else."""
-    remembering = public_metadata(["/nas/m"], allowed)
+    remembering = public_metadata(places("/nas/m"), allowed)
     for value in values:
         stored = json.dumps(value, ensure_ascii=escaped).encode()
         for text in (stored, stored.replace(b'"b"', b'"a"'), stored[:-1], stored.replace(b"1.5", b"1e999")):
-            assert public_metadata(["/nas/m"], allowed)(text) == remembering(text)
+            assert public_metadata(places("/nas/m"), allowed)(text) == remembering(text)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +279,7 @@ def test_text_seen_before_does_not_change_what_becomes_public(
     ],
 )
 def test_private_text_after_harmless_text_of_its_shape_is_removed(stored: str, expected: str | None) -> None:
-    remembering = public_metadata(["/nas/m"])
+    remembering = public_metadata(places("/nas/m"))
     assert remembering(b'{"a": 1, "b": 2}') == b'{"a": 1, "b": 2}'
     public = remembering(stored.encode())
     assert expected == (None if public is None else public.decode())
@@ -268,11 +305,30 @@ def test_what_is_public_stays_as_it_is(data: st.DataObject, allowed: list[str] |
             max_size=4,
         )
     )
-    remembering = public_metadata(["/nas/m"], allowed)
+    remembering = public_metadata(places("/nas/m"), allowed)
     for stored in values:
         public = remembering(stored)
         assert public == remembering(public)
-        assert public == public_metadata(["/nas/m"], allowed)(public)
+        assert public == public_metadata(places("/nas/m"), allowed)(public)
+
+
+SPOILT = st.recursive(
+    st.sampled_from([*(text.decode() for text in places("/音/m x", "D:\\n")), "a", 1]).flatmap(
+        lambda item: st.sampled_from([item, item, f"x{item}/y"])
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+    max_leaves=6,
+)
+
+
+@given(SPOILT, st.booleans(), st.booleans())
+def test_no_public_bytes_hold_what_the_proof_looks_for(value: object, escaped: bool, slash: bool) -> None:
+    """Else an honest catalogue would be refused for ever."""
+    stored = json.dumps(value, ensure_ascii=escaped)
+    looked_for = places("/音/m x", "D:\\n")
+    for text in (stored, stored.replace("/", "\\/") if slash else stored.replace("\\\\", "\\")):
+        public = public_metadata(looked_for)(text.encode()) or b""
+        assert not [place for place in looked_for if place in public]
 
 
 def test_every_part_of_the_documented_list_is_in_lower_case() -> None:

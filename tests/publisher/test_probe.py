@@ -14,6 +14,7 @@ from contracts.errors import (
     ObjectMissing,
     PreconditionFailed,
     StoreUnavailable,
+    UnsuitableStore,
 )
 from publisher.probe import Answers, ask_preconditions, judge, suit_store, verify_preconditions
 from publisher.profile import Profile, program_version
@@ -133,6 +134,28 @@ def test_a_profile_is_obeyed_only_where_it_counts(
     profile = state.load_profile()
     assert profile is not None
     assert profile.is_believed("memory:", program_version())
+
+
+def test_a_race_that_the_doctor_saw_is_refused_until_he_asks_again(tmp_path: Path) -> None:
+    """A publish asks one write after the other, and would find such a store sound."""
+    state, store = State(tmp_path), FaultyStore(MemoryStore())
+    state.store_profile(_profile(excludes=False))
+    for _ in range(2):
+        with pytest.raises(
+            UnsuitableStore, match=r"as doctor found on 2026-11-22.*run `music-cloud doctor` again"
+        ):
+            suit_store(store, state, NOW)
+    assert store.operations == []
+    assert isinstance(suit_store(store, state, NOW, single_publisher=True), SinglePublisherStore)
+    state.store_profile(_profile(excludes=True))
+    assert suit_store(store, state, NOW) is store
+
+
+@pytest.mark.parametrize("change", [{"store": "s3://other"}, {"program": "0.0.1"}])
+def test_a_race_elsewhere_says_nothing(tmp_path: Path, change: dict[str, str]) -> None:
+    state = State(tmp_path)
+    state.store_profile(_profile(excludes=False, **change))
+    suit_store(MemoryStore(), state, NOW)
 
 
 def test_a_damaged_profile_is_none(tmp_path: Path) -> None:

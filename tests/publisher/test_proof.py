@@ -320,15 +320,53 @@ def test_bad_refresh_leaves_the_pointer(nas: Nas, fault: str, monkeypatch: pytes
     nas.verify_heals()
 
 
-def test_place_that_the_catalogue_smuggles_into_metadata_is_named_by_its_row(nas: Nas) -> None:
-    """Spelt as a URL it passes the filter of publisher/metadata.py, and names the folder all the same."""
-    metadata = json.dumps({"art": f"file://{ENCODED_PLACE}/cover.jpg"})
-    nas.execute("UPDATE songs SET metadata_json = ? WHERE id = 17", metadata)
-    with pytest.raises(MalformedError, match=r"metadata_json of song_id 17 .* MUSIC_CLOUD_METADATA_KEYS"):
+@pytest.mark.parametrize(
+    ("base_path", "config", "metadata", "public"),
+    [
+        (PLACE, None, {"art": f"file://{ENCODED_PLACE}/cover.jpg", "n": 1}, {"n": 1}),
+        ("/音乐", None, {"url": "https://y.example/%E9%9F%B3%E4%B9%90/12", "n": 1}, {"n": 1}),
+        ("/Music Library", None, {"url": "https://y.example/Music%20Library/12", "n": 1}, {"n": 1}),
+        ("D:\\music", None, {"from": "D:/music/a.flac", "n": 1}, {"n": 1}),
+        (None, {"api_base": "/api/v1"}, {"url": "https://y.example/api/v1/12", "n": 1}, {"n": 1}),
+        ("2024", None, {"year": 2024}, {"year": 2024}),
+    ],
+)
+def test_honest_catalogue_is_published_without_what_the_proof_would_refuse(
+    nas: Nas, base_path: str | None, config: object, metadata: object, public: object
+) -> None:
+    """The export leaves out just what the proof looks for, in a fresh export and in a refresh."""
+    nas.publish()
+    nas.execute(
+        "UPDATE storage_backends SET base_path = ?, config_json = ? WHERE name = 'nas-1'",
+        base_path,
+        json.dumps(config),
+    )
+    for song_id, rebuild in ((17, False), (18, True)):
+        statement = "UPDATE songs SET metadata_json = ? WHERE id = ?"
+        nas.execute(statement, json.dumps(metadata, ensure_ascii=False), song_id)
+        manifest = nas.publish(options=replace(SMALL, rebuild=rebuild)).manifest
+        with closing(sqlite3.connect(nas.state.database_path(manifest.database))) as database:
+            (found,) = database.execute(
+                "SELECT metadata_json FROM catalog_tracks WHERE song_id = ?", (song_id,)
+            ).fetchone()
+        assert json.loads(found) == public
+
+
+def test_place_that_the_catalogue_names_only_since_the_export_is_named_by_its_row(
+    nas: Nas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nas.execute("UPDATE songs SET metadata_json = ? WHERE id = 17", json.dumps({"from": "/volume7/x"}))
+
+    def fill_early(source: Path, target: Path, **options: object) -> None:
+        fill_database(source, target, **options)  # type: ignore[arg-type]  # passed on as they come
+        nas.execute("UPDATE storage_backends SET base_path = '/volume7' WHERE name = 'nas-1'")
+
+    monkeypatch.setattr("publisher.candidates.fill_database", fill_early)
+    with pytest.raises(MalformedError, match=r"metadata_json of song_id 17 .* run publish again"):
         nas.publish()
     assert nas.pointer is None
-    options = replace(SMALL, metadata_keys=frozenset({"bpm"}))
-    assert nas.publish(options=options).outcome == "published"
+    monkeypatch.undo()
+    nas.verify_heals()
 
 
 def test_place_within_what_the_catalogue_publishes_is_no_leak(nas: Nas) -> None:
@@ -347,8 +385,16 @@ def test_place_within_what_the_catalogue_publishes_is_no_leak(nas: Nas) -> None:
     nas.verify_heals()
 
 
-def test_public_value_does_not_hide_a_leak(nas: Nas, monkeypatch: pytest.MonkeyPatch) -> None:
-    nas.execute("UPDATE songs SET name = ? WHERE id = 3", PLACE)
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"UPDATE songs SET name = '{PLACE}' WHERE id = 3",
+        "UPDATE storage_backends SET base_path = '/v' WHERE name = 'r2-public'",
+    ],
+    ids=["a public value", "a short place"],
+)
+def test_nothing_else_hides_a_leak(nas: Nas, statement: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    nas.execute(statement)
 
     def fill_badly(source: Path, target: Path, **options: object) -> None:
         fill_database(source, target, **options)  # type: ignore[arg-type]  # passed on as they come
@@ -361,7 +407,7 @@ def test_public_value_does_not_hide_a_leak(nas: Nas, monkeypatch: pytest.MonkeyP
     nas.verify_heals()
 
 
-@pytest.mark.parametrize("base_path", [None, "", "/", "D:\\", "/m"])
+@pytest.mark.parametrize("base_path", [None, "", "/", "D:\\", "/m", "2024", "mp3"])
 def test_base_path_that_says_nothing_stops_nobody(nas: Nas, base_path: str | None) -> None:
     nas.execute("UPDATE storage_backends SET base_path = ?", base_path)
     nas.execute("UPDATE songs SET singers = 'AC/', ext = 'mp3'")
@@ -520,16 +566,21 @@ def test_command_line_proves_by_default_and_says_how_long_it_took(
         monkeypatch.delenv(name, raising=False)
     bucket = tmp_path / "桶"
     command = ["publish", "--db", str(nas.catalogue), "--store", str(bucket)]
-    metadata = json.dumps({"art": f"file://{ENCODED_PLACE}/cover.jpg"})
-    nas.execute("UPDATE songs SET metadata_json = ? WHERE id = 17", metadata)
-    assert run(command) == 1
+    spoil, _ = BAD_DATABASES["a place in metadata"]
+
+    def fill_badly(source: Path, target: Path, **options: object) -> None:
+        fill_database(source, target, **options)  # type: ignore[arg-type]  # passed on as they come
+        spoil(target)
+
+    with monkeypatch.context() as spoiling_context:
+        spoiling_context.setattr("publisher.candidates.fill_database", fill_badly)
+        assert run(command) == 1
     printed = capsys.readouterr()
     complaints = [line for line in printed.err.splitlines() if line.startswith("music-cloud: ")]
     assert len(complaints) == 1
     assert "catalog_tracks.metadata_json of song_id 17" in complaints[0]
     assert "volume1" not in printed.err + printed.out
     assert not (bucket / "manifest.json").exists()
-    nas.execute("UPDATE songs SET metadata_json = NULL WHERE id = 17")
     assert run([*command, "--json"]) == 0
     fields = json.loads(capsys.readouterr().out)
     assert fields["outcome"] == "published"

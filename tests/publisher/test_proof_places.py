@@ -11,7 +11,8 @@ import pytest
 
 from contracts.errors import MalformedError, SourceError
 from publisher.export import build_database
-from publisher.proof.places import find_places, load_places, spellings, verify_no_places
+from publisher.places import spellings
+from publisher.proof.places import find_places, load_places, verify_no_places
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,9 @@ def test_path_is_looked_for_in_this_spelling(path: str, spelt: str) -> None:
     assert spelt.encode() in spellings(path.encode())
 
 
-@pytest.mark.parametrize("path", ["", "/", "//", "\\", "D:", "D:\\", "D:/", ".", "./", "..", "m"])
+@pytest.mark.parametrize(
+    "path", ["", "/", "//", "\\", "D:", "D:\\", "D:/", ".", "./", "..", "../..", "m", "2024", "音乐/"]
+)
 def test_path_that_says_nothing_is_not_looked_for(path: str) -> None:
     assert spellings(path.encode()) == set()
 
@@ -96,6 +99,11 @@ def test_catalogue_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 def test_place_within_another_is_looked_for_once(tmp_path: Path) -> None:
     source = _catalogue(tmp_path, ("nas-1", "/volume1/music", None), ("nas-2", "/volume1/music/new", None))
     assert set(load_places(source)) == {b"/volume1/music", b"\\/volume1\\/music"}
+
+
+def test_place_too_short_to_be_looked_for_between_rows_hides_no_longer_one(tmp_path: Path) -> None:
+    source = _catalogue(tmp_path, ("usb", "/v", None), ("nas-1", "/volume1/music", None))
+    assert {b"/v", b"/volume1/music"} <= load_places(source).keys()
 
 
 @pytest.mark.parametrize("at", [0, (1 << 20) - 5, (1 << 20) - 1, 1 << 20, (2 << 20) - 3, (3 << 20) - 16])

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -32,11 +33,12 @@ from publisher import Environment, PublishResult
 from publisher.condemned import Condemned
 from publisher.history import walk_history
 from publisher.pointer import fetch_pointer
-from publisher.prune import PruneOptions, PruneResult, prune, remember
+from publisher.probe import suit_store
+from publisher.prune import PruneOptions, PruneResult, prune
 from publisher.retention import GRACE, Policy, required_keys
 from publisher.signing import is_signed, sign_manifest
 from stores import MemoryStore
-from stores.base import Store
+from stores.base import Create, Reading, Store
 from stores.restore import restore_database
 from tests.faults import FaultyStore
 from tests.publisher.made_up import START, MadeUpCandidates, MadeUpPublish, content, prepared, segments
@@ -167,6 +169,21 @@ def test_a_prune_says_nothing_of_the_catalogue(old_site: Site) -> None:
         before.keyframe,
         before.deltas,
     )
+
+
+def test_daily_prunes_do_not_delay_a_weekly_publisher(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Design, section 5: 14 days until the expiry, and a renewal when half of them are gone. A publisher that
+    comes every week renews each time, in the presence of prunes as without them."""
+    monkeypatch.setattr("tests.publisher.made_up.EXPIRY", timedelta(days=14))
+    for week in range(5):
+        assert site.publish(A).outcome == ("renewed" if week else "published")
+        for day in range(7):
+            orphan = blob_key(f"{week * 7 + day:064x}")
+            site.store.objects[orphan] = b"?"
+            site.store._modified[orphan] = START - 30 * DAY
+            site.now += DAY - timedelta(seconds=1)
+            assert site.prune(Policy(keep_last=99)).outcome == "pruned"
+            site.now += timedelta(seconds=1)
 
 
 def test_a_second_prune_finds_nothing_and_writes_nothing(old_site: Site) -> None:
@@ -355,6 +372,22 @@ def test_a_store_that_takes_minutes_to_answer_is_given_up(old_site: Site) -> Non
     assert old_site.is_whole()
 
 
+def test_more_than_a_list_holds_is_deleted_in_the_end(
+    old_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full list stops nothing for ever: a daily prune gets to the end, and no list is too long."""
+    monkeypatch.setattr("publisher.retention.MAX_CONDEMNED", 4)
+    orphans = {blob_key(f"{number:064x}") for number in range(9)}
+    for key in orphans:
+        old_site.store.objects[key] = b"?"
+        old_site.store._modified[key] = START
+    for _ in range(60):
+        old_site.prune()
+        assert len(old_site.condemned()) <= 4
+        old_site.now += DAY
+    assert not orphans & old_site.store.objects.keys()
+
+
 def test_what_was_condemned_within_a_week_stays_condemned(old_site: Site) -> None:
     """A request to delete may still be on its way; a publish must not name what it is for."""
 
@@ -377,22 +410,6 @@ def test_what_was_condemned_within_a_week_stays_condemned(old_site: Site) -> Non
     assert prune_orphan(2).keys() == first | {*orphans[:3]}
     old_site.now += timedelta(seconds=1)
     assert prune_orphan(3).keys() & first == set()
-
-
-def test_a_list_counts_from_when_the_pointer_had_moved_to_it(old_site: Site) -> None:
-    """Its prune slept for six days before it moved the pointer: till then the one before went on deleting."""
-    moved_before = START + 6 * DAY
-    entries = {"long ago": START + DAY, "before": START + 2 * DAY, "its own": None}
-    now = START + 7 * DAY
-    assert remember(entries, moved_before, now) == {
-        "long ago": START + DAY,
-        "before": moved_before,
-        "its own": now,
-    }
-    now = START + 12 * DAY
-    assert remember(entries, moved_before, now) == {"before": moved_before, "its own": now}
-    now += DAY
-    assert remember(entries, moved_before, now) == {"its own": now}
 
 
 @pytest.mark.parametrize("damage", ["missing", "damaged", "too large"])
@@ -421,6 +438,45 @@ def test_without_the_list_a_publish_names_nothing_that_is_there(
     old_site.now += 2 * GRACE
     assert old_site.prune().outcome == "pruned"  # and there is a list again
     assert old_site.condemned()
+
+
+def damage_reads(store: Store, key: str, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many times, another bit flips on the line."""
+    get, left = store.get, [times]
+
+    def read(wanted: str, start: int = 0) -> Reading:
+        reading = get(wanted, start)
+        if wanted != key or left[0] == 0:
+            return reading
+        left[0] -= 1
+        stored = bytearray(b"".join(reading))
+        stored[left[0]] ^= 1
+        return Reading(reading.info, iter([bytes(stored)]))
+
+    monkeypatch.setattr(store, "get", read)
+
+
+def test_a_bit_that_flips_on_the_line_renames_nothing(
+    old_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list is whole where it lies: what is not condemned keeps its name, and is not sent again."""
+    old_site.prune()
+    damage_reads(old_site.store, blob_key(old_site.manifest.condemned or ""), 1, monkeypatch)
+    old_site.publish((3, 3, 3, 3))
+    assert not [
+        key for key, stored in old_site.store.objects.items() if stored.endswith(EMPTY_SKIPPABLE_FRAME)
+    ]
+
+
+def test_a_line_that_damages_every_reading_of_the_list_is_not_believed(
+    old_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old_site.prune()
+    before = old_site.store.objects[POINTER_KEY]
+    damage_reads(old_site.store, blob_key(old_site.manifest.condemned or ""), 99, monkeypatch)
+    with pytest.raises(StoreUnavailable, match="other bytes each time"):
+        old_site.publish(A)
+    assert old_site.store.objects[POINTER_KEY] == before
 
 
 def test_an_upload_without_the_list_resumes_all_the_same(old_site: Site) -> None:
@@ -469,6 +525,40 @@ def test_a_store_that_only_pretends_to_delete_is_told_on(old_site: Site) -> None
     result = old_site.prune(store=Pretending(old_site.store))
     assert result.remaining == tuple(found.key for found in result.deleted)
     assert result.remaining
+
+
+def test_what_a_publisher_has_put_again_is_not_held_against_the_store(old_site: Site) -> None:
+    """It had read the pointer before the prune moved it, and will lose its own move."""
+    again: list[str] = []
+
+    def put_again(operation: str, key: str) -> None:
+        if operation == "delete" and key.startswith("blobs/") and not again:
+            again.append(key)
+            old_site.store.put(key, b"the same bytes", Create())
+
+    result = old_site.prune(store=FaultyStore(old_site.store, after=put_again))
+    assert again and again[0] in old_site.store.objects
+    assert result.remaining == ()
+
+
+def test_a_prune_that_plans_anew_wraps_the_store_that_it_was_given(
+    old_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what it has wrapped before: each layer would ask the store once more for every write."""
+    wrapped: list[Store] = []
+
+    def watch(store: Store, *args: Any, **options: Any) -> Store:
+        wrapped.append(store)
+        return suit_store(store, *args, **options)
+
+    def publish_meanwhile(operation: str, key: str) -> None:
+        if operation == "list" and not key.startswith("probe-") and len(wrapped) == 1:
+            old_site.publish(A)
+
+    monkeypatch.setattr("publisher.prune.suit_store", watch)
+    store = FaultyStore(old_site.store, before=publish_meanwhile)
+    old_site.prune(store=store, single_publisher=True)
+    assert wrapped == [store, store]
 
 
 def test_objects_of_others_are_left_alone_and_named(old_site: Site) -> None:

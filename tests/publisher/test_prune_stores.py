@@ -181,6 +181,19 @@ def test_the_command_says_what_it_keeps_and_what_it_deletes(
     assert (pruned_by_hand.root / "notes.txt").read_text() == "mine"
 
 
+def test_status_counts_from_the_publish_and_not_from_the_prune(
+    pruned_by_hand: FolderStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A year of two is gone, whatever the date of the manifest that the prune has made."""
+    store = str(pruned_by_hand.root)
+    assert run(["prune", "--store", store, "--keep-last", "1"]) == 0
+    capsys.readouterr()
+    assert run(["status", "--store", store, "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["age_s"] < 3600
+    assert "half of the time" in "".join(status["remarks"])
+
+
 def test_without_a_word_about_what_to_keep_the_command_keeps_ten_snapshots(
     pruned_by_hand: FolderStore, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from contracts.errors import SourceError
 from publisher.differences import TableChanges
+from publisher.known import NOTHING_KNOWN
 from publisher.refresh import refresh_database
 from tests.publisher import SCHEMA, Tables, one_file, read
 from tests.publisher.test_refresh import change
@@ -82,6 +83,17 @@ def test_file_that_lost_what_it_needs_is_deleted_and_comes_back(tmp_path: Path, 
     source.write_bytes(before)
     result = refresh_database(source, database, known=result.known)
     assert result.tables["catalog_track_files"] == TableChanges(inserted=1)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_file_whose_id_no_handle_can_name_any_more_is_deleted(tmp_path: Path, is_known: bool) -> None:
+    """Also what an earlier version has exported: its settings are not those of today."""
+    source, database, known = exported(tmp_path, one_file("a"))
+    change(source, "UPDATE file_locations SET id = -7")
+    change(database, "UPDATE catalog_track_files SET location_id = -7, locator = 'loc:-7.08819d35'")
+    result = refresh_database(source, database, known=known if is_known else NOTHING_KNOWN)
+    assert result.tables["catalog_track_files"] == TableChanges(deleted=1)
+    assert_fresh(source, database)
 
 
 def test_entries_and_files_of_a_deleted_song_go_with_it(tmp_path: Path) -> None:

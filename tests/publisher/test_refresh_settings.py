@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from publisher import backends
 from publisher.backends import Backend, Backends, fingerprint_settings
 from publisher.differences import TableChanges
 from publisher.export import build_database
@@ -43,6 +45,7 @@ def assert_fresh(source: Path, database: Path, **options: Any) -> None:
         ["UPDATE storage_backends SET base_path = NULL"],
         ["INSERT INTO storage_backends(id, base_path) VALUES (9, '/volume9/x')"],
         ["UPDATE storage_backends SET config_json = replace(config_json, 'media', 'cdn')"],
+        ["""UPDATE storage_backends SET config_json = '{"inbox_path": "/volume9/x"}'"""],
         ["UPDATE storage_backends SET config_json = NULL"],
         ["UPDATE storage_backends SET backend_type = 'nas'"],
         ["UPDATE storage_backends SET name = 'other'"],
@@ -116,9 +119,29 @@ def test_order_and_number_of_backends_and_keys_are_no_settings() -> None:
     """What decides nothing must not cost a look at every row."""
     first = Backend(1, "object_storage", "a", "https://a.example/")
     second, third = Backend(2, "nas", None, None), Backend(3, "nas", None, None)
-    expected = fingerprint_settings(Backends([first, second], ["/b", "/a"]), ["x", "y"])
+    places = {b"/b": "of one", b"/a": "of another"}
+    expected = fingerprint_settings(Backends([first, second], places), ["x", "y"])
     assert expected is not None
-    assert expected == fingerprint_settings(Backends([third, second, first], ["/a", "/b"]), {"y", "x"})
-    assert expected != fingerprint_settings(Backends([first, second], ["/b", "/a"]), None)
-    assert expected != fingerprint_settings(Backends([first, second], ["/b"]), ["x", "y"])
-    assert expected != fingerprint_settings(Backends([first], ["/b", "/a"]), ["x", "y"])
+    assert expected == fingerprint_settings(
+        Backends([third, second, first], dict.fromkeys(sorted(places), "of one")), {"y", "x"}
+    )
+    assert expected != fingerprint_settings(Backends([first, second], places), None)
+    assert expected != fingerprint_settings(Backends([first, second], {b"/b": "of one"}), ["x", "y"])
+    assert expected != fingerprint_settings(Backends([first], places), ["x", "y"])
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["publisher.metadata", "publisher.places", "publisher.rows", "contracts.handles", "contracts.read_model"],
+)
+def test_other_rules_are_other_settings(rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier version has made of a row says nothing of what this one makes of it."""
+    source = Path(sys.modules[rule].__file__ or "")
+    changed = tmp_path / "changed.py"
+    changed.write_bytes(source.read_bytes() + b"\n")
+    before = fingerprint_settings(Backends([], {}), None)
+    assert source in backends._RULES
+    rules = tuple(changed if path == source else path for path in backends._RULES)
+    monkeypatch.setattr(backends, "_RULES", rules)
+    assert None not in (before, fingerprint_settings(Backends([], {}), None))
+    assert before != fingerprint_settings(Backends([], {}), None)

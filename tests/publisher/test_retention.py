@@ -16,10 +16,18 @@ from contracts.errors import HistoryError
 from contracts.layout import POINTER_KEY, Kind, blob_key, format_key, manifest_key
 from contracts.manifest import Blob, Database, Delta, Keyframe, Manifest, format_manifest
 from publisher.history import Link
-from publisher.retention import Policy, RetentionPlan, optional_keys, plan_retention, required_keys
+from publisher.retention import (
+    Policy,
+    RetentionPlan,
+    optional_keys,
+    plan_retention,
+    remember,
+    required_keys,
+)
 from stores.base import ListedObject
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+START = NOW
 DAY = timedelta(days=1)
 REPOSITORY = "5" * 32
 
@@ -185,16 +193,71 @@ def test_what_a_kept_manifest_names_and_the_store_lacks_is_told() -> None:
 
 
 def test_no_more_is_condemned_than_a_list_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("publisher.retention.MAX_CONDEMNED", 3)
-    orphans = [ListedObject(blob_key(digest(f"{number}")), 5, NOW - 8 * DAY) for number in range(5)]
+    """And never more than half of one: what it is for does not age before the next takes its place."""
+    monkeypatch.setattr("publisher.retention.MAX_CONDEMNED", 6)
+    orphans = [ListedObject(blob_key(digest(f"{number}")), 5, NOW - 8 * DAY) for number in range(9)]
     links = chain((10 * DAY, "a"))
     found = listing(links, *orphans)
-    first = plan_retention(links, Policy(keep_last=1), found, NOW)
-    assert (len(first.candidates), first.postponed) == (3, 2)
-    earlier = [entry.key for entry in first.candidates]
-    again = plan_retention(links, Policy(keep_last=1), found, NOW, earlier)
-    assert (again.candidates, again.postponed) == (first.candidates, 2)
+
+    def look(deleted: set[str], before: dict[str, datetime | None]) -> RetentionPlan:
+        left = [entry for entry in found if entry.key not in deleted]
+        return plan_retention(links, Policy(keep_last=1), left, NOW, before)
+
+    first = look(set(), {})
+    assert (len(first.candidates), first.postponed) == (3, 6)
+    own = {entry.key: None for entry in first.candidates}
+    assert (
+        look(set(), {**own}).candidates == first.candidates
+    )  # they were not deleted: they come first or next
+    second = look({*own}, {**own})
+    assert (len(second.candidates), second.postponed) == (3, 3)
+    assert second.remembered == dict.fromkeys(own, NOW)
+    full: dict[str, datetime | None] = {**second.remembered}
+    full |= {entry.key: None for entry in second.candidates}
+    third = look({*full}, full)
+    assert (third.candidates, third.postponed) == ((), 3)
+    assert look({*own}, full).candidates == second.candidates  # what is in the list needs no room
     assert MAX_CONDEMNED == 100_000
+
+
+def test_what_was_deleted_a_week_ago_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although nobody could move the pointer since."""
+    monkeypatch.setattr("publisher.retention.MAX_CONDEMNED", 4)
+    orphans = [ListedObject(blob_key(digest(f"{number}")), 5, NOW - 8 * DAY) for number in range(3)]
+    links = chain((30 * DAY, "a"))
+    full: dict[str, datetime | None] = {blob_key(digest(f"own {number}")): None for number in range(2)}
+    aged = {blob_key(digest(f"aged {number}")): NOW for number in range(2)}
+
+    def look(now: datetime) -> RetentionPlan:
+        return plan_retention(links, Policy(keep_last=1), listing(links, *orphans), now, full | aged)
+
+    assert look(NOW + 7 * DAY - timedelta(seconds=1)).candidates == ()
+    later = look(NOW + 7 * DAY)
+    assert (len(later.candidates), later.postponed) == (2, 1)
+    assert later.remembered.keys() == full.keys()
+
+
+def test_a_list_counts_from_when_the_pointer_had_moved_to_it() -> None:
+    """Its prune slept for six days before it moved the pointer: till then the one before went on deleting."""
+    moved_before = START + 6 * DAY
+    entries = {"long ago": START + DAY, "before": START + 2 * DAY, "its own": None}
+    now = START + 7 * DAY
+    assert remember(entries, moved_before, now) == {
+        "long ago": START + DAY,
+        "before": moved_before,
+        "its own": now,
+    }
+    now = START + 12 * DAY
+    assert remember(entries, moved_before, now) == {"before": moved_before, "its own": now}
+    now += DAY
+    assert remember(entries, moved_before, now) == {"its own": now}
+
+
+def test_what_a_list_is_for_has_the_latest_time_also_when_two_clocks_differ() -> None:
+    """Or the next prune would take another entry for it, and age this one by the wrong clock."""
+    entries = {"before": START, "its own": None}
+    found = remember(entries, START + timedelta(minutes=4), START + timedelta(minutes=1))
+    assert found["its own"] == max(found.values())
 
 
 def broken(links: list[Link]) -> Iterator[Link]:

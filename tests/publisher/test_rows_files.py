@@ -110,6 +110,17 @@ def test_at_sign_in_the_path_of_a_base_url_is_no_user(tmp_path: Path) -> None:
     assert found == [("a", "https://cdn.example/@m/a")]
 
 
+@pytest.mark.parametrize("location_id", [-5, -(1 << 63)])
+def test_location_whose_id_no_handle_can_name_is_dropped(tmp_path: Path, location_id: int) -> None:
+    """docs/format.md, "Handles": an id is from 0 on."""
+    tables = one_file("a")
+    tables["file_locations"] += [
+        tables["file_locations"][0] | {"id": location_id},
+        tables["file_locations"][0] | {"id": 0},
+    ]
+    assert exported(tmp_path, tables, "SELECT location_id FROM catalog_track_files") == [(0,), (7,)]
+
+
 @pytest.mark.parametrize("status", ["missing", "deleted", "Active", "", None])
 def test_only_active_locations_are_exported(tmp_path: Path, status: str | None) -> None:
     tables = one_file("a")

@@ -227,6 +227,36 @@ def test_a_forged_signature_is_found_wherever_it_is(past: Past, place: int) -> N
     assert finding.key == name
 
 
+@pytest.mark.parametrize("damage", [None, flip, lambda content: content[:-1]], ids=["gone", "bit", "cut"])
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_list_of_what_is_condemned_that_cannot_be_read_is_found(
+    past: Past, damage: Callable[[bytes], bytes] | None, quick: bool
+) -> None:
+    """Without it every publish names all of its blobs anew. The advice helps, also when the next list is byte
+    for byte the one that is damaged."""
+
+    def prune_orphan() -> str:
+        past.objects[blob_key("f" * 64)] = b"something to delete"
+        policy = Policy(keep_last=9, grace=timedelta(0))
+        prune(past.store, past.state, PruneOptions(policy), environment=past.environment())
+        condemned = past.published().condemned
+        assert condemned is not None
+        return blob_key(condemned)
+
+    past.memory._clock = lambda: past.now
+    key = prune_orphan()
+    assert look(past, quick=quick).findings == ()
+    stored = past.objects.pop(key)
+    if damage is not None:
+        past.objects[key] = damage(stored)
+    (finding,) = look(past, quick=quick).findings
+    assert finding.key == key
+    assert "music-cloud prune" in finding.advice
+    past.now += timedelta(hours=1)
+    prune_orphan()
+    assert look(past, quick=quick).findings == ()
+
+
 def test_an_empty_store_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SnapshotError, match="nothing was ever published"):
         look(Past(tmp_path))

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from contracts.errors import PreconditionFailed, UnsuitableStore
+from contracts.errors import ContractError, PreconditionFailed, StoreError, UnsuitableStore
 from localstack import Bucket
+from mirror import Mirror
 from music_cloud.sample import evolve
 from publisher import PublishOptions, publish
 from publisher.doctor import Diagnosis, examine_store, store_diagnosis
-from publisher.probe import Answers, ask_preconditions, verify_preconditions
+from publisher.probe import Answers, ask_preconditions, suit_store, verify_preconditions
 from publisher.state import State
-from stores import Backoff, Create, HttpStore, Overwrite, Update
+from stores import Backoff, Create, FolderStore, HttpStore, Overwrite, Update
 from stores.s3 import S3Store
 from tests.faults import FaultyStore
 from tests.stores.conftest import HAS_GIVEN, no_sleep, s3_settings
+from tests.stores.scripted_server import Request, ScriptedServer, http
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SOUND = Answers("written", "refused", "refused", "written", None, None, "refused", True)
@@ -252,6 +256,55 @@ def test_the_doctor_sees_an_address_as_a_mirror_does(catalogue: Path, tmp_path: 
     assert levels(examine_store(HttpStore(address)))["blobs"] == "bad"
     store.put("manifest.json", b"<html>", Overwrite())
     assert levels(examine_store(HttpStore(address)))["the pointer"] == "bad"
+
+
+def test_a_race_with_many_winners_is_kept_for_publishes(
+    tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server whose conditions hold only for one request after the other."""
+    store, state = store_in(bucket), State(tmp_path / "state")
+    monkeypatch.setattr("publisher.doctor.bucket.race", lambda *asked: 8)
+    diagnosis = examine(store)
+    assert levels(diagnosis)["race of updates"] == "bad"
+    assert store_diagnosis(diagnosis, state)
+    with pytest.raises(UnsuitableStore, match="run `music-cloud doctor` again"):
+        suit_store(store, state, NOW)
+
+
+def _spoil(how: str, is_blob: bool, stored: bytes | None) -> bytes:
+    """The answer of a server that serves a folder, with one fault."""
+    date = format_datetime(datetime.now(UTC), usegmt=True)
+    if stored is None:
+        return http("404 Not Found", Date=date)
+    if how == "chunked" and not is_blob:
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(stored), stored)
+        return http("200 OK", body, -1, Transfer_Encoding="chunked", Date=date)
+    if how == "coded" and is_blob:
+        return http("200 OK", stored, Content_Encoding="gzip", Date=date)
+    if how == "other bytes" and is_blob:
+        stored = bytes(len(stored))
+    if how == "a page" and is_blob:
+        stored = b"<html>"
+    return http("200 OK", stored, ETag='"1"', Date=date)
+
+
+@pytest.mark.parametrize("how", ["sound", "chunked", "coded", "other bytes", "a page"])
+def test_the_doctor_finds_usable_what_a_mirror_can_read(catalogue: Path, tmp_path: Path, how: str) -> None:
+    folder = tmp_path / "bucket"
+    publish(catalogue, FolderStore(folder), tmp_path / "state", PublishOptions(level=1))
+
+    def answer(request: Request) -> bytes:
+        path = folder / request.path.lstrip("/")
+        return _spoil(how, request.path.startswith("/blobs/"), path.read_bytes() if path.is_file() else None)
+
+    with ScriptedServer(answer) as server, closing(HttpStore(server.url)) as store:
+        diagnosis = examine_store(store)
+        try:
+            Mirror(tmp_path / "mirror", store, unsigned=True).sync()
+            is_mirrored = True
+        except (ContractError, StoreError):
+            is_mirrored = False
+    assert (diagnosis.is_usable, is_mirrored) == (how == "sound", how == "sound")
 
 
 if HAS_GIVEN:  # docs/providers.md; without it there is nothing to skip

@@ -23,7 +23,7 @@ from stores import Backoff, Create, Overwrite, RetryingStore, Store, Update
 from stores.base import PutMode
 from stores.s3 import S3Settings, S3Store
 from tests.stores.conftest import no_sleep, s3_settings
-from tests.stores.scripted_server import Reset, ScriptedServer, http
+from tests.stores.scripted_server import Reset, ScriptedServer, http, http_range
 
 BLOB = blob_key("0" * 64)
 LAYOUT = [
@@ -276,25 +276,25 @@ def test_what_has_come_is_given_at_once() -> None:
 @pytest.mark.parametrize(("seconds", "is_slow"), [(59.0, False), (61.0, True)])
 def test_download_slower_than_a_modem_is_unavailable(seconds: float, is_slow: bool) -> None:
     """TUF specification, section 1.5.2, slow retrieval: below 1,024 bytes a second, after a minute."""
-    times = [0.0, seconds]
+    times = iter([0.0, seconds])  # of the first wait; later ones take no time
     with _trickle(b"x" * 1000) as url:
         settings = S3Settings(url, access_key_id="a", secret_access_key="b", addressing_style="path")
-        reading = S3Store("bucket", "", settings, clock=lambda: times.pop(0)).get(BLOB)
+        store = S3Store("bucket", "", settings, clock=lambda: next(times, seconds))
         if is_slow:
             with pytest.raises(StoreUnavailable, match="too slowly"):
-                next(iter(reading))
-        else:
-            assert len(next(iter(reading))) == 1000
+                next(iter(store.get(BLOB)))
+            return
+        reading = store.get(BLOB)
+        assert len(next(iter(reading))) == 1000
         reading.close()
 
 
 def test_a_fast_download_is_not_slow(test_bucket: Bucket) -> None:
-    """However long it takes: 200 KB in 190 s are more than a modem brings."""
+    """However long it takes: no wait of 3 s brings less than a modem does."""
     times = iter(range(0, 10_000, 3))
-    store = S3Store(
-        test_bucket.bucket, uuid.uuid4().hex, s3_settings(test_bucket), clock=lambda: float(next(times))
-    )
-    store.put(BLOB, bytes(200_000), Create())
+    prefix, settings = uuid.uuid4().hex, s3_settings(test_bucket)
+    S3Store(test_bucket.bucket, prefix, settings).put(BLOB, bytes(200_000), Create())
+    store = S3Store(test_bucket.bucket, prefix, settings, clock=lambda: float(next(times)))
     assert len(b"".join(store.get(BLOB))) == 200_000
 
 
@@ -341,6 +341,62 @@ def test_server_that_ignores_a_range_is_unavailable() -> None:
     answer = http("200 OK", b"0123456789")
     with ScriptedServer(answer) as server, pytest.raises(StoreUnavailable, match="ignored the range"):
         _store_at(server.url).get(BLOB, 5)
+
+
+@pytest.mark.parametrize("said", ["bytes 6-9/10", "bytes 5-8/10", "bytes 5-9/*", "bytes 0-9/10", "x", ""])
+def test_other_range_than_the_one_asked_for_is_unavailable(said: str) -> None:
+    """Else a file would be put together of the wrong pieces, or end too early without an error."""
+    answer = http("206 Partial Content", b"56789", Content_Range=said)
+    with ScriptedServer(answer) as server, pytest.raises(StoreUnavailable, match=r"range|Range"):
+        _store_at(server.url).get(BLOB, 5)
+
+
+def test_rest_that_is_shorter_than_it_says_broke_off() -> None:
+    answer = http("206 Partial Content", b"567", Content_Range="bytes 5-9/10")
+    with ScriptedServer(answer) as server:
+        reading = _store_at(server.url).get(BLOB, 5)
+        with pytest.raises(StoreUnavailable, match="broke off 2 bytes before its end"):
+            list(reading)
+
+
+def test_broken_reading_goes_on_where_it_broke() -> None:
+    content = bytes(range(256)) * 40
+    broken = http("200 OK", content[:5000], len(content), ETag='"1"')
+    with ScriptedServer(broken, http_range(content)) as server:
+        store = RetryingStore(_store_at(server.url), Backoff(sleep=no_sleep))
+        assert b"".join(store.get(BLOB)) == content
+    assert [request.headers.get("range") for request in server.requests] == [None, "bytes=5000-"]
+
+
+@pytest.mark.parametrize("etag", ["*", '"1", "2"', "", '"' + "x" * 300 + '"'])
+def test_entity_tag_that_is_none_is_not_sent_back(etag: str) -> None:
+    """RFC 9110, section 13.1.2: "*" in If-None-Match would be "not modified" for ever."""
+    with ScriptedServer(http("200 OK", b"x", ETag=etag)) as server:
+        reading = _store_at(server.url).get_if_changed(POINTER_KEY, "")
+        assert reading is not None
+        assert reading.info.etag == ""
+        reading.close()
+
+
+def test_write_that_is_answered_without_an_entity_tag_is_unavailable() -> None:
+    """Not known: whoever moves the pointer reads back what was written."""
+    with ScriptedServer(http("200 OK")) as server, pytest.raises(StoreUnavailable, match="entity tag"):
+        _store_at(server.url).put(POINTER_KEY, b"x", Update('"1"'))
+
+
+@pytest.mark.parametrize("missing", ["Key", "Size", "LastModified"])
+def test_listing_that_lacks_what_it_should_say_is_unavailable(missing: str) -> None:
+    said = {"Key": "a", "Size": "1", "LastModified": "2026-11-22T12:00:00.000Z"}
+    fields = "".join(f"<{name}>{value}</{name}>" for name, value in said.items() if name != missing)
+    listing = f"<ListBucketResult><Contents>{fields}</Contents></ListBucketResult>".encode()
+    with ScriptedServer(http("200 OK", listing)) as server, pytest.raises(StoreUnavailable, match=missing):
+        _store_at(server.url).list_objects()
+
+
+def test_date_that_no_clock_can_have_is_no_time() -> None:
+    answer = http("200 OK", Date="Fri, 31 Dec 9999 23:59:59 -0100")
+    with ScriptedServer(answer) as server:
+        assert _store_at(server.url).now() is None
 
 
 def test_clock_is_the_servers(test_bucket: Bucket) -> None:

@@ -1,4 +1,4 @@
-"""Publishes and syncs that are killed: `python -m tests.survival.killed` is told on its input what to do.
+"""Publishes, prunes and syncs that are killed: `python -m tests.survival.killed` is told what to do.
 
 Invariant: each task runs in a process of its own, forked from one in which all is imported already, so that a
 random moment falls into the work and not into the start of Python. A process is let go of only when it was
@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from datetime import timedelta
 from types import TracebackType
 from typing import Literal, Self
 
@@ -22,26 +23,31 @@ import msgspec
 
 from mirror import Mirror
 from publisher import PublishOptions, publish
+from publisher.prune import PruneOptions, prune
+from publisher.retention import Policy
 from tests.publisher.killed_publish import Plan
 
 # Small segments: more operations to die between.
 OPTIONS = PublishOptions(segment_bytes=64 << 10, level=1)
+# As if everything had lain there for long.
+AT_ONCE = PruneOptions(Policy(keep_last=2, grace=timedelta(seconds=-60)))
 
-
-_LATER = 1.25  # how much more time the next one gets when this one was at work, and less when it was not
+LATER = 1.25  # how much more time the next one gets when this one was at work, and less when it was not
 
 
 class Task(msgspec.Struct):
-    """What to do: publish as the plan says, or sync a mirror in `mirror` from its store."""
+    """What to do: publish as the plan says, prune its store, or sync a mirror in `mirror` from it."""
 
-    role: Literal["publish", "sync"]
+    role: Literal["publish", "prune", "sync"]
     plan: Plan
     mirror: str = ""
 
     def run(self) -> None:
-        """Do it. Raises: as `publish` and `Mirror.sync`."""
+        """Do it. Raises: as `publish`, `prune` and `Mirror.sync`."""
         if self.role == "publish":
             publish(self.plan.catalogue, self.plan.open_store(), self.plan.state, OPTIONS)
+        elif self.role == "prune":
+            prune(self.plan.open_store(), self.plan.state, AT_ONCE)
         else:
             Mirror(self.mirror, self.plan.open_store(), unsigned=True).sync()
 
@@ -87,7 +93,7 @@ class Killer:
         assert status in (0, -signal.SIGKILL)
         self.kills += status != 0
         # In the long run half of them are at work, so all moments of the work are as likely.
-        self._longest_s *= _LATER if status else 1 / _LATER
+        self._longest_s *= LATER if status else 1 / LATER
 
     def _start(self, task: Task) -> int:
         """The number of the process that does it."""

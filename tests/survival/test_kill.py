@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import StoreUnavailable
+from contracts.manifest import Manifest
 from localstack import Bucket, SeaweedFS
 from mirror import Mirror
 from music_cloud.sample import evolve
@@ -18,7 +20,7 @@ from publisher import Environment, PublishResult, publish
 from stores import Backoff, FolderStore, RetryingStore
 from stores.s3 import S3Settings, S3Store
 from tests.publisher.killed_publish import Plan
-from tests.survival.killed import OPTIONS, Killer, Task
+from tests.survival.killed import LATER, OPTIONS, Killer, Task
 from tests.survival.witness import PlainHttp, Witness, change_catalogue, read_folder
 
 
@@ -76,22 +78,35 @@ def _kill_servers(catalogue: Path, folder: Path, kills: int, seed: int) -> None:
     """Kill the server in the middle of that many publishes; what it acknowledged is there when it is back."""
     dice = random.Random(seed)
     with SeaweedFS(folder / "seaweed", buckets=("survival",)) as server, ThreadPoolExecutor(1) as thread:
-        witness: Witness | None = None
+        bucket = server.create_bucket("survival")
         acknowledged: list[PublishResult] = []
-        for number in range(kills):
+        longest_s = 0.0
+        for number in range(2):  # the second shows how long one takes when nobody is killed
+            evolve(catalogue, churn="hour", seed=number)
+            began_s = time.monotonic()
+            acknowledged.append(publish(catalogue, _store(bucket), folder / "state", OPTIONS))
+            longest_s = time.monotonic() - began_s
+        history: list[tuple[str, Manifest]] = []
+        killed = 0
+        while killed < kills:
+            number += 1
             bucket = server.create_bucket("survival")  # it may have come back on other ports
             evolve(catalogue, churn="hour", seed=number)
             publishing = thread.submit(_publish_in_vain, catalogue, bucket, folder / "state")
-            threading.Event().wait(dice.uniform(0, 0.25))
+            threading.Event().wait(dice.uniform(0, longest_s))
             server.kill()
             result = publishing.result()
             acknowledged += [] if result is None else [result]
+            killed += result is None
+            longest_s *= LATER if result is None else 1 / LATER
             server.start()
             with closing(PlainHttp(server.public_url("survival"))) as plain:
-                witness = Witness(plain.read, history=witness.history if witness else [])
+                witness = Witness(plain.read, history=history)
                 witness.verify_all()
                 for result in acknowledged:
                     witness.verify_acknowledged(result.manifest)
+                history = witness.history
+        assert len(history) >= len(acknowledged) >= 2
         bucket = server.create_bucket("survival")
         final = publish(catalogue, _store(bucket), folder / "state", OPTIONS)
         mirror = Mirror(folder / "mirror", _store(bucket), unsigned=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.digests import digest_bytes
 from contracts.errors import StoreUnavailable
 from contracts.layout import POINTER_KEY
 from contracts.manifest import format_manifest
@@ -89,3 +90,20 @@ def test_older_pointer_from_a_cache_is_not_another_publishers(
     store = FaultyStore(published, before=serve, after=lose)
     assert swap_pointer(store, before, manifest, paused.append).manifest == manifest
     assert paused == [1]
+
+
+def test_own_pointer_that_comes_back_damaged_is_still_what_was_written(published: MemoryStore) -> None:
+    """The answer to the swap was lost (seed 10195); the next manifest would name what nobody has."""
+    base = fetch_pointer(published)
+    assert base is not None
+    manifest = plan_renewal(base, now=base.manifest.published_at, expiry=EXPIRY, random_id="c" * 32)
+    stored = format_manifest(manifest)
+
+    def lose(operation: str, key: str) -> None:
+        if (operation, key) == ("put", POINTER_KEY):
+            published.objects[POINTER_KEY] = stored.replace(b'"track_count":1', b'"track_count":2')
+            raise StoreUnavailable("the answer was lost")
+
+    pointer = swap_pointer(FaultyStore(published, after=lose), base, manifest, lambda attempt: None)
+    assert (pointer.manifest, pointer.digest) == (manifest, digest_bytes(stored))
+    assert published.objects[POINTER_KEY] != stored
