@@ -16,7 +16,7 @@ import click
 
 from music_cloud.addresses import open_store, state_folder
 from music_cloud.options import Duration, json_option, print_json, printable, settings_options
-from music_cloud.screen import Screen, format_bytes
+from music_cloud.screen import Screen, format_bytes, format_count
 from music_cloud.settings import load_settings
 from publisher.prune import PruneOptions, PruneResult, prune
 from publisher.retention import GRACE, Policy
@@ -140,7 +140,8 @@ def prune_lines(result: PruneResult) -> Iterator[str]:
     """What `prune` prints."""
     plan = result.plan
     yield (
-        f"kept: {plan.snapshots} snapshots, from manifest {plan.oldest_kept} on; {_sum(plan.kept)}"
+        f"kept: {format_count(plan.snapshots, 'snapshot')}, from manifest {plan.oldest_kept} on;"
+        f" {_sum(plan.kept)}"
         + (f"; {_sum(plan.young)} that nothing needs are younger than the grace" if plan.young else "")
     )
     if result.outcome == "unchanged":
@@ -157,7 +158,7 @@ def prune_lines(result: PruneResult) -> Iterator[str]:
         yield f"  {plan.postponed} objects wait: too many were deleted within a week; run it again then"
     if plan.missing:
         yield (
-            f"  {len(plan.missing)} objects of kept snapshots are missing ({_name(plan.missing)}); "
+            f"  missing of what is kept: {format_count(len(plan.missing), 'object')} ({_name(plan.missing)}); "
             "`music-cloud verify` says which snapshots need them"
         )
     if plan.alien:
@@ -169,7 +170,7 @@ def _bytes(listing: Sequence[ListedObject]) -> int:
 
 
 def _sum(listing: Sequence[ListedObject]) -> str:
-    return f"{len(listing)} objects, {format_bytes(_bytes(listing))}"
+    return f"{format_count(len(listing), 'object')}, {format_bytes(_bytes(listing))}"
 
 
 def _name(keys: Sequence[str]) -> str:

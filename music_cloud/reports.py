@@ -10,7 +10,7 @@ from typing import Any
 
 from mirror import SyncResult
 from music_cloud.options import printable
-from music_cloud.screen import format_bytes
+from music_cloud.screen import format_bytes, format_count
 from publisher import PublishResult, TableChanges
 
 
@@ -57,7 +57,7 @@ def publish_lines(result: PublishResult) -> Iterator[str]:
             "`music-cloud publish --resume` goes on with the catalogue"
         )
     if result.repaired:
-        yield f"  repaired: {result.repaired:,} objects were missing or damaged"
+        yield f"  repaired: {format_count(result.repaired, 'object')} that had been missing or damaged"
     changed = [(name, changes) for name, changes in result.tables.items() if any(changes)]
     for name, changes in changed:
         yield f"  {name}: {_format_changes(changes)}"

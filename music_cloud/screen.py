@@ -47,6 +47,11 @@ def format_bytes(size_bytes: float) -> str:
     return f"{size_bytes:.1f} {units[0]}"
 
 
+def format_count(count: int, noun: str) -> str:
+    """A number of things for people: "1 object", "1,200 objects"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class Screen:
     """An observer for `stores.progress.Progress`, and a context that tidies up after it."""
 

@@ -31,7 +31,7 @@ from music_cloud.options import (
     public_key_option,
     settings_options,
 )
-from music_cloud.screen import Screen, format_bytes
+from music_cloud.screen import Screen, format_bytes, format_count
 from music_cloud.settings import load_settings
 from music_cloud.status import MirrorState, Status, find_extended_at, status_fields, status_lines
 from music_cloud.store_keys import judge_signature, named_keys
@@ -187,12 +187,12 @@ def _verify_lines(result: VerifyResult) -> Iterator[str]:
         if result.is_whole
         else "sizes were compared, bytes were not"
     )
-    size = f"{result.objects:,} objects, {format_bytes(result.size_bytes)}"
+    size = f"{format_count(result.objects, 'object')}, {format_bytes(result.size_bytes)}"
     span = f"sequence {result.oldest} to {result.newest}"
     if result.is_good:
         yield f"OK: {size}, {span}: {done}"
     else:
-        yield f"DAMAGED: {len(result.findings):,} faults in {size}, {span}: {done}"
+        yield f"DAMAGED: {format_count(len(result.findings), 'fault')} in {size}, {span}: {done}"
     for finding in result.findings:
         yield f"  {finding.key}: {finding.wrong}; {finding.advice}"
     if result.signed is not None:
@@ -200,9 +200,9 @@ def _verify_lines(result: VerifyResult) -> Iterator[str]:
     if result.orphans is None:
         yield "  orphans: nobody knows, because the history is broken"
     elif result.orphans:
-        size = format_bytes(result.orphan_bytes or 0)
-        yield f"  orphans: {result.orphans:,} objects, {size}, which no manifest names; `prune` deletes them"
+        orphans = f"{format_count(result.orphans, 'object')}, {format_bytes(result.orphan_bytes or 0)}"
+        yield f"  orphans: {orphans}, which no manifest names; `prune` deletes them"
     if result.aliens:
         named = ", ".join(result.aliens[:_NAMED]) + (", …" if len(result.aliens) > _NAMED else "")
         size = format_bytes(result.alien_bytes)
-        yield f"  not of a bucket's layout: {len(result.aliens):,} objects, {size}: {named}"
+        yield f"  not of a bucket's layout: {format_count(len(result.aliens), 'object')}, {size}: {named}"

@@ -173,7 +173,7 @@ def test_the_command_says_what_it_keeps_and_what_it_deletes(
     assert planned["alien"] == ["notes.txt"]
     assert run(["prune", "--store", store, "--keep-last", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("kept: 1 snapshots, from manifest ")
+    assert lines[0].startswith("kept: 1 snapshot, from manifest ")
     assert lines[1].startswith(f"deleted: {planned['condemned_objects']} objects, ")
     assert lines[2] == "  left alone, because it is not ours: notes.txt"
     assert run(["prune", "--store", store, "--keep-last", "1", "--json"]) == 0
