@@ -157,8 +157,9 @@ def prune_lines(result: PruneResult) -> Iterator[str]:
     elif plan.postponed:
         yield f"  {plan.postponed} objects wait: too many were deleted within a week; run it again then"
     if plan.missing:
+        missing = format_count(len(plan.missing), "object")
         yield (
-            f"  missing of what is kept: {format_count(len(plan.missing), 'object')} ({_name(plan.missing)}); "
+            f"  missing of what is kept: {missing} ({_name(plan.missing)}); "
             "`music-cloud verify` says which snapshots need them"
         )
     if plan.alien:
