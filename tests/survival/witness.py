@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse, RemoteDisconnected
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -34,11 +34,18 @@ class PlainHttp:
 
     def read(self, key: str) -> bytes | None:
         """The object, or None."""
-        self._connection.request("GET", f"{self._path}/{key}")
-        response = self._connection.getresponse()
+        try:
+            response = self._get(key)
+        except (RemoteDisconnected, ConnectionError):  # a server closes what was idle for minutes
+            self._connection.close()
+            response = self._get(key)
         body = response.read()
         assert response.status in (200, 404), f"{key}: {response.status} {body[:200]!r}"
         return body if response.status == 200 else None
+
+    def _get(self, key: str) -> HTTPResponse:
+        self._connection.request("GET", f"{self._path}/{key}")
+        return self._connection.getresponse()
 
     def close(self) -> None:
         self._connection.close()
