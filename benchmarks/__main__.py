@@ -11,6 +11,7 @@ BENCHMARKS = (
     ("export",),
     ("keyframe",),
     ("tokens",),
+    ("proof",),
     ("origin_portable",),
     ("drift",),
     ("peers", "--plot", str(PLOT)),
